@@ -1,0 +1,166 @@
+"""The value that travels through the whole package: a batch of crystals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from crystalsmith.elements import MASK
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """B crystals with N atoms in all, the atoms of one crystal standing together.
+
+    Attributes:
+        frac_coords: ``(N, 3)`` floating point, fractional coordinates in [0, 1).
+        cell: ``(B, 3, 3)`` floating point, rows are the lattice vectors in angstrom; Cartesian = frac_coords @ cell.
+        atomic_numbers: ``(N,)`` int64 in 1..100; 101 = masked.
+        num_atoms: ``(B,)`` int64, atoms of each crystal.
+    """
+
+    frac_coords: Tensor
+    cell: Tensor
+    atomic_numbers: Tensor
+    num_atoms: Tensor
+
+    def __post_init__(self) -> None:
+        atoms, crystals = self.frac_coords.shape[0], self.num_atoms.shape[0]
+        if self.frac_coords.shape != (atoms, 3) or self.cell.shape != (crystals, 3, 3):
+            raise ValueError(
+                f"frac_coords must be (N, 3) and cell (B, 3, 3), not {tuple(self.frac_coords.shape)} and "
+                f"{tuple(self.cell.shape)} for {crystals} crystals."
+            )
+        if self.atomic_numbers.shape != (atoms,):
+            raise ValueError(f"atomic_numbers must be ({atoms},), not {tuple(self.atomic_numbers.shape)}.")
+
+    @property
+    def num_crystals(self) -> int:
+        """B, the number of crystals."""
+        return self.num_atoms.shape[0]
+
+    def __len__(self) -> int:
+        return self.num_crystals
+
+    @cached_property
+    def batch_index(self) -> Tensor:
+        """``(N,)`` int64, the crystal that each atom belongs to."""
+        crystals = torch.arange(self.num_crystals, device=self.num_atoms.device)
+        return torch.repeat_interleave(crystals, self.num_atoms, output_size=self.frac_coords.shape[0])
+
+    @property
+    def volume(self) -> Tensor:
+        """``(B,)``, cell volumes in cubic angstrom (not negative)."""
+        return torch.linalg.det(self.cell).abs()
+
+    def replace(self, **fields: Tensor) -> CrystalBatch:
+        """The same batch with some fields exchanged."""
+        return dataclasses.replace(self, **fields)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
+        """The batch on another device and, for its floating-point fields, in another precision."""
+        return CrystalBatch(
+            frac_coords=self.frac_coords.to(device=device, dtype=dtype),
+            cell=self.cell.to(device=device, dtype=dtype),
+            atomic_numbers=self.atomic_numbers.to(device=device),
+            num_atoms=self.num_atoms.to(device=device),
+        )
+
+    def select(self, crystals: Sequence[int]) -> CrystalBatch:
+        """The named crystals, in the order given."""
+        offsets = [0, *torch.cumsum(self.num_atoms, 0).tolist()]
+        atoms = [a for c in crystals for a in range(offsets[c], offsets[c + 1])]
+        rows = torch.tensor(list(crystals), dtype=torch.int64, device=self.num_atoms.device)
+        index = torch.tensor(atoms, dtype=torch.int64, device=self.num_atoms.device)
+        return CrystalBatch(self.frac_coords[index], self.cell[rows], self.atomic_numbers[index], self.num_atoms[rows])
+
+    @staticmethod
+    def concatenate(batches: Sequence[CrystalBatch]) -> CrystalBatch:
+        """All crystals of several batches, in order."""
+        return CrystalBatch(
+            frac_coords=torch.cat([b.frac_coords for b in batches]),
+            cell=torch.cat([b.cell for b in batches]),
+            atomic_numbers=torch.cat([b.atomic_numbers for b in batches]),
+            num_atoms=torch.cat([b.num_atoms for b in batches]),
+        )
+
+    def crystals(self) -> list[tuple[Any, Any, Any]]:
+        """Per crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))`` as NumPy arrays in float64."""
+        sizes = self.num_atoms.tolist()
+        coords = self.frac_coords.detach().cpu().double().split(sizes)
+        numbers = self.atomic_numbers.cpu().split(sizes)
+        cells = self.cell.detach().cpu().double()
+        return [(f.numpy(), c.numpy(), z.numpy()) for f, c, z in zip(coords, cells, numbers, strict=True)]
+
+    def to_structures(self) -> list[Structure]:
+        """Each crystal as a pymatgen ``Structure``.
+
+        Raises:
+            ValueError: if an atom is still masked.
+        """
+        from pymatgen.core import Lattice, Structure
+
+        self._refuse_masked()
+        return [Structure(Lattice(cell), numbers.tolist(), coords) for coords, cell, numbers in self.crystals()]
+
+    def to_atoms(self) -> list[Atoms]:
+        """Each crystal as an ASE ``Atoms`` with periodic boundary conditions.
+
+        Raises:
+            ValueError: if an atom is still masked.
+        """
+        from ase import Atoms
+
+        self._refuse_masked()
+        return [
+            Atoms(numbers=numbers, scaled_positions=coords, cell=cell, pbc=True)
+            for coords, cell, numbers in self.crystals()
+        ]
+
+    def _refuse_masked(self) -> None:
+        if bool((self.atomic_numbers == MASK).any()):
+            raise ValueError("The batch holds masked atoms; only finished crystals can become structures.")
+
+    @staticmethod
+    def from_arrays(
+        crystals: Sequence[tuple[Any, Any, Any]], dtype: torch.dtype = torch.float32
+    ) -> CrystalBatch:
+        """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``; coordinates are wrapped."""
+        frac = torch.cat([torch.as_tensor(f, dtype=torch.float64).reshape(-1, 3) for f, _, _ in crystals])
+        numbers = [torch.as_tensor(z, dtype=torch.int64).reshape(-1) for _, _, z in crystals]
+        return CrystalBatch(
+            frac_coords=wrap(frac.to(dtype)),
+            cell=torch.stack([torch.as_tensor(c, dtype=torch.float64) for _, c, _ in crystals]).to(dtype),
+            atomic_numbers=torch.cat(numbers),
+            num_atoms=torch.tensor([len(z) for z in numbers], dtype=torch.int64),
+        )
+
+    @staticmethod
+    def from_structures(structures: Sequence[Structure], dtype: torch.dtype = torch.float32) -> CrystalBatch:
+        """A batch from ordered pymatgen structures."""
+        return CrystalBatch.from_arrays(
+            [(s.frac_coords, s.lattice.matrix, list(s.atomic_numbers)) for s in structures], dtype
+        )
+
+    @staticmethod
+    def from_atoms(atoms: Sequence[Atoms], dtype: torch.dtype = torch.float32) -> CrystalBatch:
+        """A batch from periodic ASE atoms."""
+        return CrystalBatch.from_arrays(
+            [(a.get_scaled_positions(), a.cell.array, a.numbers) for a in atoms], dtype
+        )
+
+
+def wrap(frac_coords: Tensor) -> Tensor:
+    """Fractional coordinates modulo 1, in [0, 1) also where rounding would give exactly 1."""
+    wrapped = torch.remainder(frac_coords, 1.0)
+    return torch.where(wrapped >= 1.0, torch.zeros_like(wrapped), wrapped)
