@@ -81,6 +81,7 @@ PRESETS: dict[str, DenoiserConfig] = {
             width_bilinear=32,
             width_rbf=16,
             width_cbf=8,
+            head_residuals=1,
             cell_context=True,
         )
     ),

@@ -32,6 +32,7 @@ class GemNetConfig:
         max_images: lattice images searched per direction.
         num_radial, num_spherical: sizes of the bases.
         width_triplet, width_bilinear, width_rbf, width_cbf: inner widths of the interaction blocks.
+        head_residuals: residual layers of each force head.
         cell_context: let atoms see volume and number of atoms, and let pooled atoms act on the cell output, so that a
             cell without edges still feels a pull (not in the published model).
     """
@@ -48,6 +49,7 @@ class GemNetConfig:
     width_bilinear: int = 64
     width_rbf: int = 16
     width_cbf: int = 16
+    head_residuals: int = 3
     cell_context: bool = False
 
 
@@ -94,7 +96,7 @@ class BasisProjection(nn.Module):
         he_orthogonal_(self.circular, (0, 1))
 
     def forward(self, edges: EdgeTable) -> tuple[Tensor, EdgeBasis]:
-        """Radial basis ``(E, num_radial)`` and the projections; geometry in full precision, products as autocast says."""
+        """Radial basis ``(E, num_radial)`` and its projections; the geometry is always in full precision."""
         config = self.config
         with torch.autocast(edges.vector.device.type, enabled=False):
             radial = self.radial(edges.distance)
@@ -219,7 +221,7 @@ class ForceHead(nn.Module):
     def __init__(self, config: GemNetConfig, index: int) -> None:
         super().__init__()
         self.dense = Dense(config.width, config.width, True)
-        self.residuals = stack(3, config.width)
+        self.residuals = stack(config.head_residuals, config.width)
         self.radial = Dense(config.width_rbf, config.width)
         self.out = Dense(config.width, 1)
         self.scale: Tensor
