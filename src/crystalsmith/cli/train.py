@@ -22,11 +22,10 @@ The result is run/best (lowest validation loss) and run/last, each a model for c
 def train(
     data: Annotated[Path, typer.Argument(help="Prepared data set (a folder written by crystalsmith data prepare).")],
     out: Annotated[Path, typer.Argument(help="Folder of the run; new or empty unless --resume.")],
-    recipe: Annotated[
-        Path | None, typer.Option(help="YAML recipe; without it the published hyper-parameters.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="YAML recipe; without it the published hyper-parameters.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT where it stopped.")] = False,
     max_time: Annotated[
@@ -76,7 +75,7 @@ def _main() -> None:
 
     from crystalsmith.errors import InputError
 
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(epilog=EPILOG)(train)
     try:
         app()

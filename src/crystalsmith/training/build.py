@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
+from crystalsmith.network.denoiser import PRESETS, DenoiserConfig, GemNetDenoiser
+from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.training.config import Recipe
 from crystalsmith.training.settings import convert, refuse_unknown
-
-if TYPE_CHECKING:
-    from crystalsmith.checkpoints.model import Model
 
 Manifest = Mapping[str, Any]
 
 
-def denoiser_config(settings: Mapping[str, Any]) -> Any:
-    """The network's configuration: a preset and overrides of its fields.
+def denoiser_config(settings: Mapping[str, Any]) -> DenoiserConfig:
+    """The network's configuration: a preset and overrides of its sizes.
 
     Raises:
-        InputError: for an unknown preset or field.
+        InputError: for an unknown preset or size, or a value of the wrong type.
     """
-    from crystalsmith.network.denoiser import PRESETS, DenoiserConfig
-
     overrides = dict(settings)
     preset = overrides.pop("preset", "base")
     if preset not in PRESETS:
         raise InputError(f"model.preset must be one of {', '.join(PRESETS)}, not {preset!r}.")
-    names = [f.name for f in dataclasses.fields(DenoiserConfig)]
-    refuse_unknown(overrides, ["preset", *names], "model")
-    return DenoiserConfig.from_dict({**PRESETS[preset].to_dict(), **overrides})
+    hints = typing.get_type_hints(GemNetConfig)
+    refuse_unknown(overrides, ["preset", *hints], "model")
+    sizes = {name: convert(hints[name], value, f"model.{name}") for name, value in overrides.items()}
+    for name, value in sizes.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+            raise InputError(f"model.{name} must be positive, not {value}.")
+    base = PRESETS[preset]
+    return dataclasses.replace(base, gemnet=dataclasses.replace(base.gemnet, **sizes))
 
 
 def process_config(settings: Mapping[str, Any], manifest: Manifest) -> ProcessConfig:
@@ -61,9 +65,9 @@ def process_config(settings: Mapping[str, Any], manifest: Manifest) -> ProcessCo
         )
     else:
         raise InputError(f"process.constants must be data or published, not {constants!r}.")
-    hints = {f.name: type(f.default) for f in dataclasses.fields(ProcessConfig) if isinstance(f.default, (float, bool))}
+    hints = typing.get_type_hints(ProcessConfig)
     for name, value in overrides.items():
-        if name in hints:
+        if name != "cell_variance":  # a mapping of pairs, which ProcessConfig reads itself
             overrides[name] = convert(hints[name], value, f"process.{name}")
     return ProcessConfig.from_dict({**base.to_dict(), **overrides})
 
@@ -77,19 +81,11 @@ def elements_of(manifest: Manifest) -> tuple[int, ...]:
 
 def build_model(recipe: Recipe, manifest: Manifest) -> Model:
     """A model with fresh weights, which depend on the recipe's seed only."""
-    from crystalsmith.checkpoints.model import Model, ModelMetadata
-    from crystalsmith.network.denoiser import GemNetDenoiser
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = GemNetDenoiser(denoiser_config(recipe.model))
     histogram = {int(n): float(count) for n, count in (manifest.get("num_atoms_histogram") or {}).items()}
-    metadata = ModelMetadata(
-        name=recipe.name,
-        elements=elements_of(manifest),
-        num_atoms_histogram=histogram,
-        sampling={},
-        training={},
-        licence=recipe.card.licence,
-    )
+    metadata = ModelMetadata(name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence)
+    if histogram:
+        metadata = dataclasses.replace(metadata, num_atoms_histogram=histogram)
     return Model(network, Process(process_config(recipe.process, manifest)), metadata)

@@ -43,7 +43,9 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "data.batch_size must be at least 1.")
-        require(self.micro_batch_size is None or self.micro_batch_size >= 1, "data.micro_batch_size must be at least 1.")
+        require(
+            self.micro_batch_size is None or self.micro_batch_size >= 1, "data.micro_batch_size must be at least 1."
+        )
         require(
             self.max_atoms_per_batch is None or self.max_atoms_per_batch >= 1,
             "data.max_atoms_per_batch must be at least 1.",
@@ -76,8 +78,8 @@ class ScheduleSettings:
         name: ``plateau`` (times ``factor`` after ``patience`` epochs without a better training loss, down to
             ``min_lr``), ``cosine`` (down to ``final_fraction``) or ``constant``.
         warmup_steps: optimiser steps of linear warm-up, before and on top of any of the three.
-        over: what the cosine runs over: ``steps`` (max_steps or max_epochs), ``time`` (max_time), or ``auto`` = steps
-            where the run is limited by steps or epochs, time otherwise.
+        over: what the cosine runs over: ``steps`` (max_steps or max_epochs), ``time`` (max_time), or ``auto`` =
+            whichever of them is nearest to its end.
     """
 
     name: Literal["plateau", "cosine", "constant"] = "plateau"
@@ -121,9 +123,10 @@ class EmaSettings:
 
 @dataclass(frozen=True)
 class LimitSettings:
-    """When training ends: whichever comes first. ``max_time`` counts the training time of all sessions of the run."""
+    """When training ends: whichever comes first; 900 epochs are the published length on MP-20. ``max_time`` counts the
+    time of all sessions of the run."""
 
-    max_epochs: int | None = None
+    max_epochs: int | None = 900
     max_steps: int | None = None
     max_time: str | None = None
 

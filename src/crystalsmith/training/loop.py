@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from crystalsmith.checkpoints.model import Model
+from crystalsmith.checkpoints.store import save_model
 from crystalsmith.errors import InputError
 from crystalsmith.training.card import RunFacts, render_card
 from crystalsmith.training.config import OptimizerSettings, Recipe
@@ -26,8 +28,6 @@ from crystalsmith.training.validation import ValidationResult, validate
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-    from crystalsmith.checkpoints.model import Model
 
 COLUMNS = (
     *("step", "epoch", "crystals", "seconds", "lr", "grad_norm", "skipped", "crystals_per_second", "data_wait"),
@@ -85,7 +85,7 @@ class Loop:
         self.out, self.fabric, self.model = out, fabric, model
         self.console, self.asked_to_stop = console, stop
         rank, world = fabric.global_rank, fabric.world_size
-        self.network = FlatNetwork(model.network)
+        self.network = FlatNetwork(model.network, recipe.hardware.precision == "bf16-mixed")
         self.wrapped = fabric.setup_module(self.network)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.names: dict[Tensor, str] = {p: name for name, p in self.network.named_parameters()}
@@ -247,7 +247,7 @@ class Loop:
         """Validate, log, keep the best; False if a request to stop came first."""
         self.network.eval()
         stop = self.asked_to_stop if self.fabric.world_size == 1 else lambda: False
-        with self._averaged(), self.fabric.autocast():
+        with self._averaged():
             process, bins = self.model.process, self.recipe.validation.bins
             device, total = self.fabric.device, self._total
             denoiser = self.plain_denoiser
@@ -356,7 +356,17 @@ class Loop:
         restore_optimizer(self.optimizer, self.names, split(tensors, "optimizer."))
         if self.ema is not None:
             self.ema.restore(split(tensors, "ema."), numbers["ema_updates"])
-        for name in ("step", "crystals", "skipped", "validated", "best", "train_means", "last_validation", "busy"):
+        for name in (
+            "step",
+            "crystals",
+            "skipped",
+            "bad_in_row",
+            "validated",
+            "best",
+            "train_means",
+            "last_validation",
+            "busy",
+        ):
             setattr(self, name, numbers[name])
         self.earlier = self.elapsed = numbers["seconds"]
         self.meter = torch.tensor(numbers["meter"], dtype=torch.float64)
@@ -366,9 +376,6 @@ class Loop:
     def _save_model(self, name: str) -> None:
         if self.fabric.global_rank != 0:
             return
-        from crystalsmith.checkpoints.model import Model
-        from crystalsmith.checkpoints.store import save_model
-
         facts = RunFacts(
             step=self.step,
             epochs=self.epoch,

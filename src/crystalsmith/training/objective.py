@@ -21,11 +21,17 @@ VALIDATION_SEED = 0x76616C6964
 
 
 class FlatNetwork(nn.Module):
-    """A denoiser that takes and returns plain tensors, as Lightning's precision and DDP wrappers want them."""
+    """A denoiser that takes and returns plain tensors, as Lightning's and DDP's wrappers want them.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: the denoiser.
+        mixed: run it under bfloat16 autocast. It is entered here and not by Lightning, whose mixed precision would
+            round the coordinates and cells that go in to bfloat16 as well.
+    """
+
+    def __init__(self, network: nn.Module, mixed: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.mixed = network, mixed
 
     def forward(
         self,
@@ -37,7 +43,8 @@ class FlatNetwork(nn.Module):
         conditions: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch = CrystalBatch(frac_coords, cell, atomic_numbers, num_atoms)
-        scores = self.network(batch, t, conditions)
+        with torch.autocast(cell.device.type, torch.bfloat16, enabled=self.mixed):
+            scores = self.network(batch, t, conditions)
         return scores.frac_coords, scores.cell, scores.species_logits
 
 

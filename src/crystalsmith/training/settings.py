@@ -59,9 +59,10 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return convert(options[0], value, where)
     if origin is typing.Literal:
         choices = typing.get_args(hint)
-        if value not in choices:
-            raise InputError(f"{where} must be one of {', '.join(map(str, choices))}, not {_say(value)}.")
-        return value
+        by_text = {str(choice): choice for choice in choices}  # YAML reads the precision 32 as a number
+        if str(value) not in by_text:
+            raise InputError(f"{where} must be one of {', '.join(by_text)}, not {_say(value)}.")
+        return by_text[str(value)]
     if origin is tuple:
         parts = typing.get_args(hint)
         if not isinstance(value, (list, tuple)) or len(value) != len(parts):
