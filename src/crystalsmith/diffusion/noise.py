@@ -159,9 +159,7 @@ class GlobalNoise:
         dtype: precision of the normals.
     """
 
-    def __init__(
-        self, generator: torch.Generator, num_atoms: Tensor, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, generator: torch.Generator, num_atoms: Tensor, dtype: torch.dtype = torch.float32) -> None:
         self.generator, self.dtype = generator, dtype
         self.device = num_atoms.device
         self.num_crystals, self.total = len(num_atoms), int(num_atoms.sum())

@@ -199,9 +199,7 @@ class Process:
         frac, frac_mean = self.coordinates.predictor_step(
             batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms()
         )
-        cell, cell_mean = self.cell.predictor_step(
-            batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell()
-        )
+        cell, cell_mean = self.cell.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
         species = species_mean = batch.atomic_numbers
         if self.corrupts_species:
             probs = torch.softmax(scores.species_logits, -1)
