@@ -44,7 +44,8 @@ def generate(
         str | None, typer.Option(help="predictor_corrector, ancestral or published.  [default: the model's]")
     ] = None,
     batch_size: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.  [default: auto]")
+        str | None,
+        typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.  [default: auto]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[

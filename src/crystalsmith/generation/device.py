@@ -9,8 +9,9 @@ import torch
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from crystalsmith.generation.request import Request
     from torch import nn
+
+    from crystalsmith.generation.request import Request
 
 PRECISIONS = ("auto", "float32", "bf16")
 
@@ -41,7 +42,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise InputError(f"--device {name} is not on this machine, which has {count} CUDA devices; try --device cpu.")
+            raise InputError(
+                f"--device {name} is not on this machine, which has {count} CUDA devices; try --device cpu."
+            )
     return device
 
 
@@ -78,7 +81,9 @@ def choose_batch_size(network: nn.Module, request: Request, calls_per_step: int,
     memory = max(4e6, 60e6 * (parameters / 35e6) ** 0.5 * edges / _EDGES_PER_CRYSTAL)
     limit = min(_MAX_BATCH[device.type], request.num, max(1, int(0.5 * _free_memory(device) / memory)))
     if device.type == "cpu":
-        seconds = 2 * parameters * edges * request.steps * calls_per_step / (_CPU_FLOPS_PER_CORE * torch.get_num_threads())
+        seconds = (
+            2 * parameters * edges * request.steps * calls_per_step / (_CPU_FLOPS_PER_CORE * torch.get_num_threads())
+        )
         limit = min(limit, max(1, int(_SECONDS_PER_BATCH / seconds)))
     return 1 << (max(limit, 1).bit_length() - 1)
 

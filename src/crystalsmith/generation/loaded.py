@@ -29,19 +29,25 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
     Raises:
         InputError: if the model or the device does not exist.
     """
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
     from crystalsmith.generation.device import choose_device, choose_precision
 
     place = choose_device(device)
-    return LoadedModel(load_model(str(model)), str(model), str(place), choose_precision(precision, place))
+    found = load_model(model)
+    return LoadedModel(
+        found, str(model), weights_sha256(find_model(model)), str(place), choose_precision(precision, place)
+    )
 
 
 class LoadedModel:
     """A model, where it runs, and in which precision."""
 
-    def __init__(self, model: Model, source: str, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self, model: Model, source: str, weights_sha256: str, device: str = "cpu", precision: str = "float32"
+    ) -> None:
         self.model = model
         self.source = source
+        self.weights_sha256 = weights_sha256
         self.device = device
         self.precision = precision
 
@@ -172,10 +178,11 @@ class GeneratedCrystals(Sequence["Structure"]):
             InputError: if the folder holds something already.
         """
         from crystalsmith.generation.folder import OutputFolder
-        from crystalsmith.generation.run import manifest_head
+        from crystalsmith.generation.run import manifest_head, model_source
 
         settings: dict[str, Any] = self.request.to_dict() | {"batch_size": self.request.num, "trajectories": False}
-        head = manifest_head(self._loaded.model, self._loaded.source, settings)
+        loaded = self._loaded
+        head = manifest_head(loaded.model, model_source(loaded.source), loaded.weights_sha256, settings)
         output = OutputFolder.create(Path(folder), head)
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")

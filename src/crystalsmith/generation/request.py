@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crystalsmith.errors import InputError
@@ -33,6 +32,7 @@ class Request:
         solver: a name in ``diffusion.solvers.SOLVERS``.
         steps: number of denoising steps.
         precision: ``float32`` or ``bf16``, of the network's products.
+        solver_settings: further keywords of the solver, as in the model's defaults.
     """
 
     num: int
@@ -41,6 +41,7 @@ class Request:
     solver: str
     steps: int
     precision: str
+    solver_settings: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,23 +79,15 @@ def make_request(
     else:
         histogram = parse_num_atoms(str(num_atoms), own)
     defaults = model.metadata.sampling
-    solver = solver or str(defaults.get("solver", DEFAULT_SOLVER))
+    own_solver = str(defaults.get("solver", DEFAULT_SOLVER))
+    solver = solver or own_solver
     steps = int(defaults.get("steps", DEFAULT_STEPS)) if steps is None else steps
     if solver not in SOLVERS:
         raise InputError(f"There is no solver named {solver!r}; choose one of {', '.join(sorted(SOLVERS))}.")
-    for name, value, low, high in (("num", num, 1, MAX_CRYSTALS), ("steps", steps, 1, 10**6), ("seed", seed, 0, MAX_SEED)):
+    bounds = (("num", num, 1, MAX_CRYSTALS), ("steps", steps, 1, 10**6), ("seed", seed, 0, MAX_SEED))
+    for name, value, low, high in bounds:
         if not low <= value <= high:
             raise InputError(f"--{name} is {value}; give a whole number from {low} to {high}.")
-    return Request(num, seed, histogram, solver, steps, precision)
-
-
-def weights_hash(model: Model) -> str:
-    """SHA-256 of the network's weights: names, shapes, types and bytes, in order of name."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.network.state_dict().items()):
-        data = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(data.shape)} {data.dtype}\n".encode())
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    # The model's settings were chosen for its own solver and mean nothing to another.
+    extra = {k: v for k, v in defaults.items() if k not in ("solver", "steps")} if solver == own_solver else {}
+    return Request(num, seed, histogram, solver, steps, precision, extra)

@@ -17,7 +17,7 @@ from crystalsmith.generation.device import choose_batch_size, choose_device, cho
 from crystalsmith.generation.folder import OutputFolder, now, refuse_occupied
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
-from crystalsmith.generation.request import Request, make_request, weights_hash
+from crystalsmith.generation.request import Request, make_request
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.signals import Stopped, StopSignals
 
@@ -115,15 +115,15 @@ class _Session:
 
 
 def _started(out: Path, options: Options) -> _Session:
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
     from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 
     device = choose_device(options.device)
     precision = choose_precision(options.precision or "auto", device)
     if options.batch_size is not None and options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; give 1 at least, or auto.")
-    name = options.model or DEFAULT_MODEL
-    model = load_model(name)
+    name = model_source(options.model or DEFAULT_MODEL)
+    model, digest = load_model(name), weights_sha256(find_model(name))
     request = make_request(
         model,
         num=DEFAULT_NUM if options.num is None else options.num,
@@ -136,12 +136,13 @@ def _started(out: Path, options: Options) -> _Session:
     calls = NETWORK_CALLS_PER_STEP[request.solver]
     batch_size = options.batch_size or choose_batch_size(model.network, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
-    folder = OutputFolder.create(out, manifest_head(model, name, settings) | {"sessions": [_session_facts(device, 0)]})
+    head = manifest_head(model, name, digest, settings)
+    folder = OutputFolder.create(out, head | {"sessions": [_session_facts(device, 0)]})
     return _Session(model, request, device, folder)
 
 
 def _resumed(out: Path, options: Options) -> _Session:
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
 
     folder = OutputFolder.open(out)
     device = choose_device(options.device)
@@ -151,10 +152,11 @@ def _resumed(out: Path, options: Options) -> _Session:
         name = known["source"]
     except (KeyError, TypeError, ValueError, AttributeError):
         raise InputError(f"{out / 'manifest.json'} is incomplete; choose a new folder.") from None
-    model = load_model(options.model or name)
-    if weights_hash(model) != known["weights_sha256"]:
+    source = options.model or name
+    model = load_model(source)
+    if weights_sha256(find_model(source)) != known["weights_sha256"]:
         raise InputError(
-            f"The run in {out} was made by {name} with other weights than {options.model or name} has now; "
+            f"The run in {out} was made by {name} with other weights than {source} has now; "
             "give --model the original ones or choose a new folder."
         )
     _refuse_changes(out, model, options, settings)
@@ -212,15 +214,20 @@ def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list
     return [describe(crystal) for crystal in crystals], films
 
 
-def manifest_head(model: Model, source: str, settings: dict[str, Any]) -> dict[str, Any]:
+def model_source(name: str) -> str:
+    """A bundled name as it is, a folder as a whole path, so that a run can be resumed from anywhere."""
+    from crystalsmith.checkpoints.store import list_models
+
+    return name if name in list_models() else str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def manifest_head(model: Model, source: str, digest: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What ``manifest.json`` says of the model, the settings and the software."""
-    place = Path(source)
     return {
         "model": {
             "name": model.metadata.name,
-            # A folder is kept as a whole path, so that a run can be resumed from anywhere.
-            "source": str(place.resolve()) if place.is_dir() else source,
-            "weights_sha256": weights_hash(model),
+            "source": source,
+            "weights_sha256": digest,
             "licence": model.metadata.licence,
         },
         "settings": settings,
