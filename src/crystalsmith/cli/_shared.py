@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -38,6 +39,12 @@ class Commands(TyperGroup):
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def flowing(text: str | None) -> str:
+    """A docstring as help text: the lines of a paragraph joined, so that the terminal breaks them where it is wide."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def examples(*lines: str) -> str:

@@ -22,34 +22,40 @@ EPILOG = examples(
 
 
 def generate(
-    out: Annotated[Path, typer.Argument(help="Folder for the results: new or empty, or that of a run to resume.")],
-    num: Annotated[int | None, typer.Option(help="How many crystals.  [default: 16]", show_default=False)] = None,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the results: new or empty, or that of a run to resume.")
+    ],
+    num: Annotated[int | None, typer.Option(help="How many crystals.", show_default="16")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A bundled model (see: crystalsmith models list) or a model folder.  [default: mp20-tiny]"),
+        typer.Option(
+            help="A bundled model (see: crystalsmith models list) or a model folder.", show_default="mp20-tiny"
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Crystal i depends on the seed and i alone.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Crystal i depends on the seed and i alone.", show_default="0")
+    ] = None,
     num_atoms: Annotated[
         str | None,
         typer.Option(
             metavar="N|LOW-HIGH|FILE",
-            help="Atoms per crystal: a number, a range, or a JSON or CSV file of number and weight.  "
-            "[default: as in the training data]",
+            help="Atoms per crystal: a number, a range, or a JSON or CSV file of number and weight.",
+            show_default="as in the training data",
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Denoising steps; more are slower and better.  [default: the model's]")
+        int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="predictor_corrector, ancestral or published.  [default: the model's]")
+        str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
     ] = None,
     batch_size: Annotated[
         str | None,
-        typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.  [default: auto]"),
+        typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.  [default: auto]")
+        str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
     ] = None,
     trajectories: Annotated[
         bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")

@@ -8,7 +8,7 @@ import typer
 
 from crystalsmith import __version__
 from crystalsmith.cli import generate, models
-from crystalsmith.cli._shared import Commands, examples
+from crystalsmith.cli._shared import Commands, examples, flowing
 
 app = typer.Typer(
     name="crystalsmith",
@@ -35,7 +35,7 @@ def options(
     """Options of the program itself."""
 
 
-app.command("generate", epilog=generate.EPILOG)(generate.generate)
+app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
 app.add_typer(models.app, name="models")
 
 

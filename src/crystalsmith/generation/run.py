@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from crystalsmith import __version__
 from crystalsmith.errors import InputError
 from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mp20-tiny"
 DEFAULT_NUM = 16
-_PACKAGES = ("crystalsmith", "torch", "numpy", "pymatgen", "ase", "moyopy")
+_PACKAGES = ("torch", "numpy", "pymatgen", "ase", "moyopy")
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,8 @@ def manifest_head(model: Model, source: str, digest: str, settings: dict[str, An
             "licence": model.metadata.licence,
         },
         "settings": settings,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "versions": {"python": platform.python_version(), "crystalsmith": __version__}
+        | {name: _version(name) for name in _PACKAGES},
     }
 
 

@@ -6,7 +6,6 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,8 +105,8 @@ def sample_batch(
             callback(-1, prior, prior)
         times = schedule(request.steps, device)
         steered = allow_elements(watch, model.metadata.elements)
-        solver = partial(SOLVERS[request.solver], **request.solver_settings)
-        result = solver(steered, model.process, prior, times, noise, callback=callback)
+        solver: Callable[..., CrystalBatch] = SOLVERS[request.solver]
+        result = solver(steered, model.process, prior, times, noise, callback, **request.solver_settings)
     return finish(result, watch.failed)
 
 
