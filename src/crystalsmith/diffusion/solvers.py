@@ -6,6 +6,7 @@ of noise and an optional callback ``(step, sample, mean)``; it returns the finis
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -134,7 +135,7 @@ def _pairs(times: Tensor, batch: CrystalBatch) -> list[tuple[Tensor, Tensor]]:
     """(t, t_next), each ``(B,)``, of every step; the last goes to 0."""
     ends = torch.cat([times, torch.zeros_like(times[:1])])
     rows = ends.unsqueeze(-1).expand(-1, batch.num_crystals).unbind(0)
-    return list(zip(rows[:-1], rows[1:], strict=True))
+    return list(itertools.pairwise(rows))
 
 
 def _upright(batch: CrystalBatch) -> CrystalBatch:

@@ -21,9 +21,10 @@ class ConditionConfig:
 
     Attributes:
         name: of the property.
-        kind: "scalar"; "log" (log10 first); "category" (whole numbers from 1); "elements" (multi-hot by atomic number).
-        place: "adapter" (fine-tuned: added before each block, zero where unlabelled) or "base" (part of the atoms' latent
-            vector from the start, a learned vector where unlabelled).
+        kind: "scalar"; "log" (log10 first); "category" (whole numbers from 1); "elements" (multi-hot by atomic
+            number).
+        place: "adapter" (fine-tuned: added before each block, zero where unlabelled) or "base" (part of the atoms'
+            latent vector from the start, a learned vector where unlabelled).
         num_categories: of a category.
     """
 

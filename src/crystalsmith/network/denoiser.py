@@ -81,6 +81,7 @@ PRESETS: dict[str, DenoiserConfig] = {
             width_bilinear=32,
             width_rbf=16,
             width_cbf=8,
+            head_residuals=1,
             cell_context=True,
         )
     ),
@@ -146,6 +147,7 @@ class GemNetDenoiser(nn.Module):
             raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
         result = {}
         for name, module in self.properties.items():
+            assert isinstance(module, PropertyEmbedding)
             values = given.get(name)
             if values is None:
                 values = module.absent(batch.num_crystals, batch.cell.device)

@@ -32,6 +32,7 @@ class GemNetConfig:
         max_images: lattice images searched per direction.
         num_radial, num_spherical: sizes of the bases.
         width_triplet, width_bilinear, width_rbf, width_cbf: inner widths of the interaction blocks.
+        head_residuals: residual layers of each force head.
         cell_context: let atoms see volume and number of atoms, and let pooled atoms act on the cell output, so that a
             cell without edges still feels a pull (not in the published model).
     """
@@ -48,6 +49,7 @@ class GemNetConfig:
     width_bilinear: int = 64
     width_rbf: int = 16
     width_cbf: int = 16
+    head_residuals: int = 3
     cell_context: bool = False
 
 
@@ -88,23 +90,26 @@ class BasisProjection(nn.Module):
         super().__init__()
         self.config = config
         self.radial = RadialBasis(config.num_radial, config.cutoff)
-        for name in ("triplet", "atom", "output", "lattice"):
-            self.add_module(name, Dense(config.num_radial, config.width_rbf))
+        self.triplet, self.atom, self.output, self.lattice = (
+            Dense(config.num_radial, config.width_rbf) for _ in range(4)
+        )
         self.circular = nn.Parameter(torch.empty(config.num_spherical, config.num_radial, config.width_cbf))
         he_orthogonal_(self.circular, (0, 1))
 
     def forward(self, edges: EdgeTable) -> tuple[Tensor, EdgeBasis]:
-        """Radial basis ``(E, num_radial)`` and the projections; geometry in full precision, products as autocast says."""
+        """Radial basis ``(E, num_radial)`` and its projections; the geometry is always in full precision."""
         config = self.config
         with torch.autocast(edges.vector.device.type, enabled=False):
             radial = self.radial(edges.distance)
             angular = self._angular(edges)
-        names = ("triplet", "atom", "output", "lattice")
-        weights = [self.get_submodule(name).weight for name in names]
-        circular = self.circular.permute(2, 0, 1).reshape(-1, config.num_radial)  # (i, l) x radial
+        weights = [layer.weight for layer in (self.triplet, self.atom, self.output, self.lattice)]
+        circular_weight = self.circular.permute(2, 0, 1).reshape(-1, config.num_radial)  # (i, l) x radial
         sizes = [config.width_rbf] * 4 + [config.width_cbf * config.num_spherical]
-        parts = F.linear(radial, torch.cat([*weights, circular])).split(sizes, dim=-1)
-        return radial, EdgeBasis(*parts[:4], parts[4].unflatten(-1, (config.width_cbf, config.num_spherical)), angular)
+        # One product with all projections; the radial basis is the widest thing that an edge carries.
+        parts = F.linear(radial, torch.cat([*weights, circular_weight])).split(sizes, dim=-1)
+        triplet, atom, output, lattice, circular = parts
+        circular = circular.unflatten(-1, (config.width_cbf, config.num_spherical))
+        return radial, EdgeBasis(triplet, atom, output, lattice, circular, angular)
 
     def _angular(self, edges: EdgeTable) -> Tensor:
         direction = edges.pad(-edges.vector / edges.distance.unsqueeze(-1))
@@ -219,7 +224,7 @@ class ForceHead(nn.Module):
     def __init__(self, config: GemNetConfig, index: int) -> None:
         super().__init__()
         self.dense = Dense(config.width, config.width, True)
-        self.residuals = stack(3, config.width)
+        self.residuals = stack(config.head_residuals, config.width)
         self.radial = Dense(config.width_rbf, config.width)
         self.out = Dense(config.width, 1)
         self.scale: Tensor
