@@ -133,7 +133,7 @@ class CrystalBatch:
 
     @staticmethod
     def from_arrays(crystals: Sequence[tuple[Any, Any, Any]], dtype: torch.dtype = torch.float32) -> CrystalBatch:
-        """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``; coordinates are wrapped."""
+        """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``, wrapped."""
         frac = torch.cat([torch.as_tensor(f, dtype=torch.float64).reshape(-1, 3) for f, _, _ in crystals])
         numbers = [torch.as_tensor(z, dtype=torch.int64).reshape(-1) for _, _, z in crystals]
         return CrystalBatch(

@@ -41,16 +41,19 @@ def bind_conditions(denoiser: Denoiser, conditions: Conditions, guidance_factor:
     ``guidance_factor`` 0 ignores the conditions, 1 follows them without extrapolation (one evaluation each); any other
     value costs one evaluation of the doubled batch.
     """
-    if guidance_factor == 0.0:
-        return lambda batch, t, _=None: denoiser(batch, t, None)
-    if guidance_factor == 1.0:
-        return lambda batch, t, _=None: denoiser(batch, t, conditions)
+    if guidance_factor in (0.0, 1.0):
+        fixed = conditions if guidance_factor == 1.0 else None
+
+        def bound(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+            return denoiser(batch, t, fixed)
+
+        return bound
     doubled = {name: torch.cat([_unlabelled(value), value]) for name, value in conditions.items()}
 
-    def guided(batch: CrystalBatch, t: Tensor, _: Conditions | None = None) -> Scores:
+    def guided(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
         scores = denoiser(CrystalBatch.concatenate([batch, batch]), torch.cat([t, t]), doubled)
         pairs = [x.chunk(2) for x in (scores.frac_coords, scores.cell, scores.species_logits)]
-        return Scores(*(torch.lerp(free, bound, guidance_factor) for free, bound in pairs))
+        return Scores(*(torch.lerp(free, steered, guidance_factor) for free, steered in pairs))
 
     return guided
 

@@ -143,7 +143,7 @@ def sample_by_uniform(log_probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def crystal_uniform(seed: int, indices: Tensor, field: int) -> Tensor:
-    """``(B,)`` float64 in (0, 1): a number of crystal ``indices`` of the request ``seed`` for a user-defined field >= 0."""
+    """``(B,)`` float64 in (0, 1): one number per crystal of the request ``seed``, for a user-defined ``field`` >= 0."""
     indices = indices.to(torch.int64)
     zero = torch.zeros_like(indices)
     words = philox((zero, zero, torch.full_like(indices, FIELD_USER + field), indices & _WORD), _key(seed))
@@ -151,7 +151,7 @@ def crystal_uniform(seed: int, indices: Tensor, field: int) -> Tensor:
 
 
 class GlobalNoise:
-    """Draws from one ordinary generator, in order of the calls; for training, where crystals need no stream of their own.
+    """Draws from one ordinary generator, in order of the calls; for training, where no crystal needs its own stream.
 
     Args:
         generator: a torch generator on the device of ``num_atoms``.

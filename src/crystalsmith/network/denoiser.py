@@ -147,6 +147,7 @@ class GemNetDenoiser(nn.Module):
             raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
         result = {}
         for name, module in self.properties.items():
+            assert isinstance(module, PropertyEmbedding)
             values = given.get(name)
             if values is None:
                 values = module.absent(batch.num_crystals, batch.cell.device)

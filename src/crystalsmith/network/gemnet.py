@@ -90,8 +90,9 @@ class BasisProjection(nn.Module):
         super().__init__()
         self.config = config
         self.radial = RadialBasis(config.num_radial, config.cutoff)
-        for name in ("triplet", "atom", "output", "lattice"):
-            self.add_module(name, Dense(config.num_radial, config.width_rbf))
+        self.triplet, self.atom, self.output, self.lattice = (
+            Dense(config.num_radial, config.width_rbf) for _ in range(4)
+        )
         self.circular = nn.Parameter(torch.empty(config.num_spherical, config.num_radial, config.width_cbf))
         he_orthogonal_(self.circular, (0, 1))
 
@@ -101,12 +102,14 @@ class BasisProjection(nn.Module):
         with torch.autocast(edges.vector.device.type, enabled=False):
             radial = self.radial(edges.distance)
             angular = self._angular(edges)
-        names = ("triplet", "atom", "output", "lattice")
-        weights = [self.get_submodule(name).weight for name in names]
-        circular = self.circular.permute(2, 0, 1).reshape(-1, config.num_radial)  # (i, l) x radial
+        weights = [layer.weight for layer in (self.triplet, self.atom, self.output, self.lattice)]
+        circular_weight = self.circular.permute(2, 0, 1).reshape(-1, config.num_radial)  # (i, l) x radial
         sizes = [config.width_rbf] * 4 + [config.width_cbf * config.num_spherical]
-        parts = F.linear(radial, torch.cat([*weights, circular])).split(sizes, dim=-1)
-        return radial, EdgeBasis(*parts[:4], parts[4].unflatten(-1, (config.width_cbf, config.num_spherical)), angular)
+        # One product with all projections; the radial basis is the widest thing that an edge carries.
+        parts = F.linear(radial, torch.cat([*weights, circular_weight])).split(sizes, dim=-1)
+        triplet, atom, output, lattice, circular = parts
+        circular = circular.unflatten(-1, (config.width_cbf, config.num_spherical))
+        return radial, EdgeBasis(triplet, atom, output, lattice, circular, angular)
 
     def _angular(self, edges: EdgeTable) -> Tensor:
         direction = edges.pad(-edges.vector / edges.distance.unsqueeze(-1))
