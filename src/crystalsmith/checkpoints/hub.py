@@ -131,7 +131,12 @@ def _fetch_files(hub: HubAddress, layout: str, offline: bool) -> tuple[Path, Pat
 def _download(hub: HubAddress, file: str, revision: str, offline: bool) -> Path | None:
     """One file in the hub's cache, or ``None`` where there is none."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         path = hf_hub_download(
@@ -140,9 +145,8 @@ def _download(hub: HubAddress, file: str, revision: str, offline: bool) -> Path 
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputError(f"The hub knows no repository {hub.repo_id} with the revision {revision}.") from None
     except EntryNotFoundError as error:
-        # The same class says "not in the cache" and "no such file"; only in the cache does it say nothing of the cause.
-        if not offline and error.__cause__ is not None:
-            raise _unreachable(hub, error.__cause__) from None
+        if not offline and isinstance(error, LocalEntryNotFoundError):  # how the hub's client says "no network"
+            raise _unreachable(hub, error) from None
         return None
     except Exception as error:
         if offline:
