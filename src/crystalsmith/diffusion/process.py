@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,8 @@ class ProcessConfig:
         task: "generate" corrupts all three fields; "csp" (structure prediction) leaves the elements as given.
         sigma_min, sigma_max: see :class:`CoordinateProcess`.
         beta_min, beta_max, limit_density, limit_variance, cell_variance: see :class:`CellProcess`.
-        scalar_cell_noise: the published ancestral step of the cell (one Gaussian per crystal).
+        scalar_cell_noise: one Gaussian per crystal in the ancestral step of the cell with every solver; the solver
+            "published" does so in any case.
         species_levels: 1000 for the published discrete levels in training, ``None`` for continuous time.
         weight_frac_coords, weight_cell, weight_species: weights of the loss.
         cross_entropy_weight: weight of the cross-entropy inside the species loss.
@@ -61,8 +62,8 @@ class ProcessConfig:
 
     @staticmethod
     def published() -> ProcessConfig:
-        """The constants of the published model, discrete species levels and scalar cell noise included."""
-        return ProcessConfig(species_levels=1000, scalar_cell_noise=True)
+        """The constants of the published model, discrete species levels included."""
+        return ProcessConfig(species_levels=1000)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``."""
@@ -188,18 +189,27 @@ class Process:
         return preconditioned
 
     def predict(
-        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        scalar_cell_noise: bool = False,
     ) -> tuple[CrystalBatch, CrystalBatch]:
         """One ancestral step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
 
-        The species of the mean are the most probable ones.
+        The species of the mean are the most probable ones. ``scalar_cell_noise`` draws one Gaussian per crystal for
+        the cell, as the published sampler does.
         """
         per_atom, t_atom = _per_atom(batch, t)
         s_atom = t_next[batch.batch_index]
         frac, frac_mean = self.coordinates.predictor_step(
             batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms()
         )
-        cell, cell_mean = self.cell.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
+        cell_process = replace(self.cell, scalar_noise=True) if scalar_cell_noise else self.cell
+        cell, cell_mean = cell_process.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
         species = species_mean = batch.atomic_numbers
         if self.corrupts_species:
             probs = torch.softmax(scores.species_logits, -1)
