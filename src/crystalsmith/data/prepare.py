@@ -1,4 +1,4 @@
-"""Preparation of a data set: any input to a folder of memory-mapped arrays, with a ledger of what was dropped and why."""
+"""Preparation of a data set: any input to memory-mapped arrays, with a ledger of what was dropped and why."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
 from crystalsmith.data.readers import Source, open_source
@@ -80,7 +77,6 @@ def prepare(
     Raises:
         InputError: if the input cannot be read, nothing in it can be kept, or ``output`` exists.
     """
-    settings: dict[str, Any] = {}
     rules = _rules(
         max_atoms, elements, max_energy_above_hull, primitive, primitive_tolerance, niggli, keep_splits, split_fractions
     )
@@ -214,8 +210,8 @@ def _map(chunks: Iterator[Chunk], rules: Rules, jobs: int) -> Iterator[Prepared]
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise InputError(
-            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() outside "
-            "'if __name__ == \"__main__\":'; mend that or use one job."
+            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() "
+            "outside 'if __name__ == \"__main__\":'; mend that or use one job."
         ) from error
 
 
@@ -273,5 +269,3 @@ def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: P
         f"None of the {sum(dropped.values())} rows of {source.path} can be kept ({reasons}; first {first}); "
         f"see {saved} and mend the rows or loosen the limits."
     )
-
-

@@ -20,8 +20,8 @@ from crystalsmith.properties import PROPERTIES, canonical_name, preference
 ID_NAMES = ("material_id", "id", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
 SPLIT_NAMES = ("mp20_split", "split")
 STRUCTURAL_NAMES = frozenset(
-    "n_atoms num_atoms nsites natoms volume min_dist index elements pretty_formula formula cif structure lattice cell frac "
-    "frac_coords z atomic_numbers nelements".split()
+    ("n_atoms", "num_atoms", "nsites", "natoms", "nelements", "volume", "min_dist", "index", "elements", "formula")
+    + ("pretty_formula", "cif", "structure", "lattice", "cell", "frac", "frac_coords", "z", "atomic_numbers")
 )
 """Columns that describe the cell as given, which preparation may change, or that are no labels at all."""
 
