@@ -132,10 +132,8 @@ class CrystalBatch:
             raise ValueError("The batch holds masked atoms; only finished crystals can become structures.")
 
     @staticmethod
-    def from_arrays(
-        crystals: Sequence[tuple[Any, Any, Any]], dtype: torch.dtype = torch.float32
-    ) -> CrystalBatch:
-        """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``; coordinates are wrapped."""
+    def from_arrays(crystals: Sequence[tuple[Any, Any, Any]], dtype: torch.dtype = torch.float32) -> CrystalBatch:
+        """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``, wrapped."""
         frac = torch.cat([torch.as_tensor(f, dtype=torch.float64).reshape(-1, 3) for f, _, _ in crystals])
         numbers = [torch.as_tensor(z, dtype=torch.int64).reshape(-1) for _, _, z in crystals]
         return CrystalBatch(
@@ -155,9 +153,7 @@ class CrystalBatch:
     @staticmethod
     def from_atoms(atoms: Sequence[Atoms], dtype: torch.dtype = torch.float32) -> CrystalBatch:
         """A batch from periodic ASE atoms."""
-        return CrystalBatch.from_arrays(
-            [(a.get_scaled_positions(), a.cell.array, a.numbers) for a in atoms], dtype
-        )
+        return CrystalBatch.from_arrays([(a.get_scaled_positions(), a.cell.array, a.numbers) for a in atoms], dtype)
 
 
 def wrap(frac_coords: Tensor) -> Tensor:

@@ -1,0 +1,143 @@
+"""Models on disk: ``config.json`` + ``model.safetensors`` + ``card.md``; reading them executes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from crystalsmith.checkpoints.model import Model
+from crystalsmith.errors import InputError
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
+
+BUNDLED = Path(__file__).resolve().parents[1] / "models"
+"""Folder of the models that come with the package."""
+
+
+def list_models() -> dict[str, Path]:
+    """Name and folder of every bundled model."""
+    return {folder.name: folder for folder in sorted(BUNDLED.iterdir()) if (folder / CONFIG).is_file()}
+
+
+def find_model(name_or_folder: str | Path) -> Path:
+    """The folder of a bundled model or of a model on disk.
+
+    Raises:
+        InputError: if there is none.
+    """
+    bundled = list_models()
+    if str(name_or_folder) in bundled:
+        return bundled[str(name_or_folder)]
+    folder = Path(name_or_folder)
+    if (folder / CONFIG).is_file():
+        return folder
+    known = ", ".join(bundled) or "none"
+    what = f"The folder {folder} holds no {CONFIG}" if folder.is_dir() else f"There is no model '{name_or_folder}'"
+    raise InputError(f"{what}; give a model folder or a bundled name ({known}).")
+
+
+def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: torch.dtype | None = None) -> None:
+    """Write a model into ``folder``; each file appears whole or not at all.
+
+    Args:
+        model: to be written.
+        folder: made if it is missing.
+        card: text of ``card.md``.
+        weights_dtype: precision of the stored floating-point weights, e.g. ``torch.float16``; default as they are.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.dim() > 0 else x)
+        .detach()
+        .cpu()
+        .contiguous()
+        for name, x in model.network.state_dict().items()
+    }
+    _write_atomically(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    text = json.dumps(model.config_dict(), indent=1, sort_keys=True) + "\n"
+    _write_atomically(folder / CONFIG, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    _write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
+
+
+def load_model(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """A bundled model by name, or a model folder; float32, in evaluation mode.
+
+    Raises:
+        InputError: if it does not exist, is damaged, or weights and configuration do not belong together.
+    """
+    folder = find_model(name_or_folder)
+    model = Model.from_config(read_config(folder))
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"The model {folder} has no {WEIGHTS}; copy or download it again.") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); copy or download it again.") from None
+    check_state(model.network.state_dict(), state, path)
+    model.network.load_state_dict(state)
+    model.network.to(device).eval()
+    return model
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a model folder as plain data.
+
+    Raises:
+        InputError: if it is not a JSON object.
+    """
+    path = folder / CONFIG
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}); copy or download the model again.") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path} does not hold a JSON object; copy or download the model again.")
+    return data
+
+
+def check_state(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], where: Path | str) -> None:
+    """Refuse weights with a missing, extra, misshapen or non-finite tensor, by name.
+
+    Raises:
+        InputError: naming the first such tensor.
+    """
+    if missing := sorted(set(expected) - set(given)):
+        raise InputError(f"{where} lacks the tensor '{missing[0]}' ({len(missing)} missing); it is of another model.")
+    if extra := sorted(set(given) - set(expected)):
+        raise InputError(f"{where} holds an unknown tensor '{extra[0]}' ({len(extra)} extra); it is of another model.")
+    for name, tensor in given.items():
+        want, have = tuple(expected[name].shape), tuple(tensor.shape)
+        if want != have:
+            raise InputError(f"{where}: the tensor '{name}' has shape {have}, not {want}; it is of another model.")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{where}: the tensor '{name}' holds numbers that are not finite; the file is damaged.")
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256 of the weights file of a model folder, which tells models apart."""
+    digest = hashlib.sha256()
+    with (Path(folder) / WEIGHTS).open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, write: Any) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,274 @@
+"""The three corruption processes together: prior, corruption, loss, and one reverse step of a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from crystalsmith.contracts import Conditions, Denoiser, Scores
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.diffusion.cell import PUBLISHED_DENSITY, CellProcess, symmetric_noise
+from crystalsmith.diffusion.coordinates import CoordinateProcess
+from crystalsmith.diffusion.noise import Draw
+from crystalsmith.diffusion.species import SpeciesProcess
+from crystalsmith.errors import InputError
+
+_MAX_STEP = 1e6  # published bound of the Langevin step
+_OWN_STEP_BOUND = 4.0  # ours: at most this many times the step of an ideal score (see langevin_step)
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """Constants of the joint process; the defaults are ours, :meth:`published` gives those of the MatterGen release.
+
+    Attributes:
+        task: "generate" corrupts all three fields; "csp" (structure prediction) leaves the elements as given.
+        sigma_min, sigma_max: see :class:`CoordinateProcess`.
+        beta_min, beta_max, limit_density, limit_variance, cell_variance: see :class:`CellProcess`.
+        scalar_cell_noise: the published ancestral step of the cell (one Gaussian per crystal).
+        species_levels: 1000 for the published discrete levels in training, ``None`` for continuous time.
+        weight_frac_coords, weight_cell, weight_species: weights of the loss.
+        cross_entropy_weight: weight of the cross-entropy inside the species loss.
+    """
+
+    task: Literal["generate", "csp"] = "generate"
+    sigma_min: float = 0.01
+    sigma_max: float = 5.0
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    limit_density: float = PUBLISHED_DENSITY
+    limit_variance: float = 0.25
+    cell_variance: Mapping[str, tuple[float, float]] | None = None
+    scalar_cell_noise: bool = False
+    species_levels: int | None = None
+    weight_frac_coords: float = 0.1
+    weight_cell: float = 1.0
+    weight_species: float = 1.0
+    cross_entropy_weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.task not in ("generate", "csp"):
+            raise InputError(f"The process task is '{self.task}'; use generate or csp.")
+        for name in ("sigma_min", "sigma_max", "beta_min", "beta_max", "limit_density", "limit_variance"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"The process setting {name} is {getattr(self, name)}; it must be positive.")
+        if self.cell_variance is not None and "all" not in self.cell_variance:
+            raise InputError("The process setting cell_variance has no entry 'all'; give [diagonal, off-diagonal].")
+
+    @staticmethod
+    def published() -> ProcessConfig:
+        """The constants of the published model, discrete species levels and scalar cell noise included."""
+        return ProcessConfig(species_levels=1000, scalar_cell_noise=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``config.json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ProcessConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: if a key is unknown.
+        """
+        known = {f.name for f in fields(ProcessConfig)}
+        if unknown := sorted(set(data) - known):
+            raise InputError(f"Unknown process setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+        data = dict(data)
+        if data.get("cell_variance") is not None:
+            data["cell_variance"] = {str(n): (float(d), float(o)) for n, (d, o) in data["cell_variance"].items()}
+        return ProcessConfig(**data)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of B crystals, each ``(B,)``.
+
+    Attributes:
+        frac_coords: sum over atoms of the mean over xyz of the squared error (as published).
+        cell: mean over the nine elements of the squared error.
+        species: sum over atoms of the hybrid loss.
+        total: weighted sum of the three.
+        per_atom: the same averaged over atoms, and the cross-entropy in nats per atom, comparable across data sets:
+            keys ``frac_coords``, ``cell``, ``species_nll``.
+    """
+
+    frac_coords: Tensor
+    cell: Tensor
+    species: Tensor
+    total: Tensor
+    per_atom: dict[str, Tensor]
+
+
+class Process:
+    """The joint corruption process of a batch of crystals."""
+
+    def __init__(self, config: ProcessConfig) -> None:
+        self.config = config
+        self.coordinates = CoordinateProcess(config.sigma_min, config.sigma_max)
+        self.cell = CellProcess(
+            beta_min=config.beta_min,
+            beta_max=config.beta_max,
+            limit_density=config.limit_density,
+            limit_variance=config.limit_variance,
+            data_variance=config.cell_variance,
+            scalar_noise=config.scalar_cell_noise,
+        )
+        self.species = SpeciesProcess(config.species_levels, config.cross_entropy_weight)
+
+    @property
+    def corrupts_species(self) -> bool:
+        """False for structure prediction, where the elements are given."""
+        return self.config.task == "generate"
+
+    def prior(self, num_atoms: Tensor, draw: Draw, atomic_numbers: Tensor | None = None) -> CrystalBatch:
+        """A sample at t = 1 for ``num_atoms (B,)``.
+
+        Args:
+            num_atoms: ``(B,)`` int64.
+            draw: the random numbers.
+            atomic_numbers: ``(N,)``, the given elements of structure prediction.
+        """
+        frac_noise, cell_noise = draw.atoms(), draw.cell()
+        total = frac_noise.shape[0]
+        if self.corrupts_species:
+            atomic_numbers = self.species.prior(total, num_atoms.device)
+        elif atomic_numbers is None:
+            raise InputError("This model predicts structures for given elements; give a formula.")
+        per_atom = torch.repeat_interleave(num_atoms, num_atoms, output_size=total)
+        return CrystalBatch(
+            frac_coords=self.coordinates.prior(per_atom, frac_noise),
+            cell=self.cell.prior(num_atoms, cell_noise),
+            atomic_numbers=atomic_numbers,
+            num_atoms=num_atoms,
+        )
+
+    def corrupt(self, clean: CrystalBatch, t: Tensor, draw: Draw) -> CrystalBatch:
+        """The batch noised to times ``t (B,)``."""
+        per_atom, t_atom = _per_atom(clean, t)
+        species = clean.atomic_numbers
+        if self.corrupts_species:
+            species = draw.categorical(self.species.corruption_logits(species, t_atom)) + 1
+        return clean.replace(
+            frac_coords=self.coordinates.corrupt(clean.frac_coords, t_atom, per_atom, draw.atoms()),
+            cell=self.cell.corrupt(clean.cell, t, clean.num_atoms, draw.cell()),
+            atomic_numbers=species,
+        )
+
+    def loss(self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor) -> Losses:
+        """Losses of predicted scores for a batch noised by :meth:`corrupt` to times ``t (B,)``."""
+        per_atom, t_atom = _per_atom(clean, t)
+        frac = self.coordinates.loss(scores.frac_coords, clean.frac_coords, noisy.frac_coords, t_atom, per_atom)
+        cell = self.cell.loss(scores.cell, clean.cell, noisy.cell, t, clean.num_atoms)
+        if self.corrupts_species:
+            numbers = clean.atomic_numbers, noisy.atomic_numbers
+            species, nll = self.species.loss(scores.species_logits, *numbers, t_atom)
+        else:
+            species = nll = torch.zeros_like(frac)
+        sums = [sum_over_atoms(x, clean) for x in (frac, species, nll)]
+        config, count = self.config, clean.num_atoms.to(frac.dtype)
+        total = config.weight_frac_coords * sums[0] + config.weight_cell * cell + config.weight_species * sums[1]
+        means = {"frac_coords": sums[0] / count, "cell": cell, "species_nll": sums[2] / count}
+        return Losses(sums[0], cell, sums[1], total, {name: x.detach() for name, x in means.items()})
+
+    def precondition(self, denoiser: Denoiser) -> Denoiser:
+        """Add the score that data and prior share to the cell output (:meth:`CellProcess.gaussian_output`)."""
+        if self.config.cell_variance is None:
+            return denoiser
+
+        def preconditioned(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+            scores = denoiser(batch, t, conditions)
+            shared = self.cell.gaussian_output(batch.cell, t, batch.num_atoms)
+            return Scores(scores.frac_coords, scores.cell + shared, scores.species_logits)
+
+        return preconditioned
+
+    def predict(
+        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw
+    ) -> tuple[CrystalBatch, CrystalBatch]:
+        """One ancestral step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
+
+        The species of the mean are the most probable ones.
+        """
+        per_atom, t_atom = _per_atom(batch, t)
+        s_atom = t_next[batch.batch_index]
+        frac, frac_mean = self.coordinates.predictor_step(
+            batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms()
+        )
+        cell, cell_mean = self.cell.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
+        species = species_mean = batch.atomic_numbers
+        if self.corrupts_species:
+            probs = torch.softmax(scores.species_logits, -1)
+            logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom)
+            species, species_mean = draw.categorical(logits) + 1, logits.argmax(-1) + 1
+        sample = batch.replace(frac_coords=frac, cell=cell, atomic_numbers=species)
+        return sample, batch.replace(frac_coords=frac_mean, cell=cell_mean, atomic_numbers=species_mean)
+
+    def correct(
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        snr_frac_coords: float,
+        snr_cell: float,
+        batch_mean: bool,
+    ) -> CrystalBatch:
+        """One Langevin step of coordinates and cell at time ``t`` (Song et al. 2021, algorithm 5).
+
+        Args:
+            snr_frac_coords, snr_cell: signal-to-noise ratios r.
+            batch_mean: average norms over the batch (the published sampler) instead of a step size per crystal.
+        """
+        per_atom, t_atom = _per_atom(batch, t)
+        z_frac, z_cell = draw.atoms(), draw.cell()
+        std = self.coordinates.std(t, batch.num_atoms)
+        norms = [sum_over_atoms(x.square().sum(-1), batch).sqrt() for x in (z_frac, scores.frac_coords)]
+        alpha = torch.ones_like(t)
+        step = langevin_step(norms[0], norms[1] / std, std, snr_frac_coords, alpha, batch_mean)
+        frac = self.coordinates.corrector_step(
+            batch.frac_coords, scores.frac_coords, t_atom, per_atom, step[batch.batch_index], z_frac
+        )
+        a, a_next = self.cell.signal(t), self.cell.signal(t_next)
+        alpha = (a / torch.where(t_next > 0, a_next, torch.ones_like(a_next))).square()
+        cell_std = self.cell.std(t, batch.num_atoms).view(-1)
+        z_norm = symmetric_noise(z_cell).square().sum((-1, -2)).sqrt()
+        score_norm = scores.cell.square().sum((-1, -2)).sqrt() / cell_std
+        step = langevin_step(z_norm, score_norm, cell_std, snr_cell, alpha, batch_mean)
+        cell = self.cell.corrector_step(batch.cell, scores.cell, t, batch.num_atoms, step, z_cell)
+        return batch.replace(frac_coords=frac, cell=cell)
+
+
+def langevin_step(
+    noise_norm: Tensor, score_norm: Tensor, std: Tensor, snr: float, alpha: Tensor, batch_mean: bool
+) -> Tensor:
+    """Step sizes ``(B,)`` = 2 alpha (snr |z| / |score|)^2.
+
+    Published: norms averaged over the batch, step at most 1e6. Ours: each crystal its own, and at most four times
+    the step 2 alpha (snr std)^2 that an ideal score of norm |z| / std would give, because the score of one symmetric
+    crystal can vanish while it is nowhere near the limit of a free walk.
+    """
+    if batch_mean:
+        noise_norm = noise_norm.mean().expand_as(noise_norm)
+        score_norm = score_norm.mean().expand_as(score_norm)
+    step = 2.0 * alpha * (snr * noise_norm / score_norm.clamp(min=1e-30)).square()
+    if batch_mean:
+        return step.clamp(max=_MAX_STEP)
+    return torch.minimum(step, _OWN_STEP_BOUND * 2.0 * alpha * (snr * std).square())
+
+
+def sum_over_atoms(values: Tensor, batch: CrystalBatch) -> Tensor:
+    """Sum ``(N,)`` over the atoms of each crystal, ``(B,)``."""
+    zeros = torch.zeros(batch.num_crystals, dtype=values.dtype, device=values.device)
+    return zeros.index_add(0, batch.batch_index, values)
+
+
+def _per_atom(batch: CrystalBatch, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of atoms and time of each atom's crystal, both ``(N,)``."""
+    return batch.num_atoms[batch.batch_index], t[batch.batch_index]

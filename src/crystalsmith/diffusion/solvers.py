@@ -1,0 +1,154 @@
+"""Solvers of the reverse process: plain functions with one signature.
+
+A solver takes a denoiser, the process, a prior sample, decreasing times ``(T,)`` (the last step goes to 0), a source
+of noise and an optional callback ``(step, sample, mean)``; it returns the finished batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from crystalsmith.contracts import Denoiser
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.diffusion.cell import symmetric_polar
+from crystalsmith.diffusion.noise import Noise
+from crystalsmith.diffusion.process import Process
+
+PRIOR, CORRECTOR, PREDICTOR = 0, 1, 2
+"""Stages of a step, which tell their random numbers apart. The prior is drawn at step 0."""
+
+Callback = Callable[[int, CrystalBatch, CrystalBatch], None]
+
+
+class Solver(Protocol):
+    """What every solver looks like."""
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        process: Process,
+        batch: CrystalBatch,
+        times: Tensor,
+        noise: Noise,
+        callback: Callback | None = None,
+    ) -> CrystalBatch: ...
+
+
+def schedule(num_steps: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+    """Evenly spaced times ``(T,)`` from 1 to 1/T; 1,000 steps are the published levels."""
+    return torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def ancestral(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> CrystalBatch:
+    """Ancestral sampling, one network call per step (Ho et al. 2020; Song et al. 2021, eq. 4; D3PM for species)."""
+    mean = batch
+    for step, (t, t_next) in enumerate(_pairs(times, batch)):
+        scores = denoiser(batch, t)
+        batch, mean = process.predict(batch, scores, t, t_next, noise.at(step + 1, PREDICTOR))
+        if callback is not None:
+            callback(step, batch, mean)
+    return _upright(mean)
+
+
+@torch.no_grad()
+def predictor_corrector(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None = None,
+    *,
+    snr_frac_coords: float = 0.4,
+    snr_cell: float = 0.2,
+) -> CrystalBatch:
+    """One Langevin corrector, then one ancestral step, per time; two network calls (Song et al. 2021, algorithm 1).
+
+    Step sizes are each crystal's own, so that a crystal does not depend on its neighbours in the batch.
+    """
+    mean = _predictor_corrector(
+        denoiser, process, batch, times, noise, callback, snr_frac_coords, snr_cell, batch_mean=False
+    )
+    return _upright(mean)
+
+
+@torch.no_grad()
+def published(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None = None,
+) -> CrystalBatch:
+    """The sampler of the MatterGen release: corrector step sizes averaged over the batch, published ratios.
+
+    A crystal depends on the batch that it is made in. Its scalar cell noise is a setting of the process
+    (``scalar_cell_noise``), its 1,000 levels are ``schedule(1000)``.
+    """
+    return _predictor_corrector(denoiser, process, batch, times, noise, callback, 0.4, 0.2, batch_mean=True)
+
+
+def _predictor_corrector(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None,
+    snr_frac_coords: float,
+    snr_cell: float,
+    batch_mean: bool,
+) -> CrystalBatch:
+    mean = batch
+    for step, (t, t_next) in enumerate(_pairs(times, batch)):
+        batch = process.correct(
+            batch,
+            denoiser(batch, t),
+            t,
+            t_next,
+            noise.at(step + 1, CORRECTOR),
+            snr_frac_coords=snr_frac_coords,
+            snr_cell=snr_cell,
+            batch_mean=batch_mean,
+        )
+        batch, mean = process.predict(batch, denoiser(batch, t), t, t_next, noise.at(step + 1, PREDICTOR))
+        if callback is not None:
+            callback(step, batch, mean)
+    return mean
+
+
+def _pairs(times: Tensor, batch: CrystalBatch) -> list[tuple[Tensor, Tensor]]:
+    """(t, t_next), each ``(B,)``, of every step; the last goes to 0."""
+    ends = torch.cat([times, torch.zeros_like(times[:1])])
+    rows = ends.unsqueeze(-1).expand(-1, batch.num_crystals).unbind(0)
+    return list(itertools.pairwise(rows))
+
+
+def _upright(batch: CrystalBatch) -> CrystalBatch:
+    """The same crystals with every cell in symmetric, right-handed form."""
+    return batch.replace(cell=symmetric_polar(batch.cell))
+
+
+SOLVERS: dict[str, Solver] = {
+    "predictor_corrector": predictor_corrector,
+    "ancestral": ancestral,
+    "published": published,
+}
+"""Solvers by the name that ``--solver`` takes."""
+
+NETWORK_CALLS_PER_STEP: dict[str, int] = {"predictor_corrector": 2, "ancestral": 1, "published": 2}
+"""Network evaluations of one step of each solver, without guidance."""

@@ -1,0 +1,330 @@
+"""Periodic neighbours as an edge list sorted by target atom, with the table that pads it to atoms x neighbours.
+
+An edge e = (source image -> target) carries the vector d from the target to the source image. Every edge has its
+mirror (source and target exchanged, -d). Two rules choose the edges:
+
+``mutual`` (ours): within the cut-off and among the ``max_neighbors`` nearest of both ends; a shell of equal distances
+that would cross the limit is dropped whole. Neither the order of the atoms nor the choice of origin matters.
+
+``published``: the candidates of the higher-numbered atom decide, their mirrors follow (MatterGen 1.0.3). The kept set
+depends on the order of the atoms; an atom can have more than ``max_neighbors`` edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from crystalsmith.crystals import CrystalBatch
+
+EdgeRule = Literal["mutual", "published"]
+
+_SELF_DISTANCE2 = 1e-4  # square angstrom; nearer images are the atom itself
+_SHELL_TOLERANCE = 1e-3  # angstrom; distances this close belong to one shell
+
+
+@dataclass(frozen=True)
+class EdgeTable:
+    """E directed edges of a batch of N atoms, sorted by target.
+
+    Attributes:
+        source, target: ``(E,)`` atom indices.
+        vector: ``(E, 3)``, from the target atom to the source image, angstrom.
+        distance: ``(E,)``, angstrom.
+        mirror: ``(E,)``, the index of each edge's mirror; an involution.
+        image: ``(E, 3)``, lattice translation of the source image.
+        first: ``(N,)``, index of the first edge of each target.
+        slot: ``(E,)``, position ``target * width + rank`` of each edge in the padded table.
+        mask: ``(N, width)``, which entries of the padded table hold an edge.
+    """
+
+    source: Tensor
+    target: Tensor
+    vector: Tensor
+    distance: Tensor
+    mirror: Tensor
+    image: Tensor
+    first: Tensor
+    slot: Tensor
+    mask: Tensor
+
+    @property
+    def num_edges(self) -> int:
+        """E."""
+        return self.source.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, width) of the padded table."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Edge values ``(E, C)`` as a padded table ``(N, width, C)``, zero where there is no edge."""
+        return _Pad.apply(x, self.slot, self.shape)
+
+    def unpad(self, table: Tensor) -> Tensor:
+        """A padded table ``(N, width, C)`` as edge values ``(E, C)``."""
+        return _Unpad.apply(table, self.slot)
+
+    def swap(self, x: Tensor) -> Tensor:
+        """Values ``(E, C)`` of each edge's mirror."""
+        return _Swap.apply(x, self.mirror)
+
+    def sum_to_target(self, x: Tensor) -> Tensor:
+        """Sum ``(E, C)`` over the edges of each target atom, ``(N, C)``."""
+        return _SumToTarget.apply(x, self.target, self.first)
+
+    def at_target(self, h: Tensor) -> Tensor:
+        """Atom values ``(N, C)`` at each edge's target, ``(E, C)``."""
+        return _AtTarget.apply(h, self.target, self.first)
+
+    def at_source(self, h: Tensor) -> Tensor:
+        """Atom values ``(N, C)`` at each edge's source, ``(E, C)``."""
+        return _AtSource.apply(h, self.source, self.mirror, self.first)
+
+
+def build_edges(
+    batch: CrystalBatch,
+    cutoff: float,
+    max_neighbors: int,
+    rule: EdgeRule = "mutual",
+    max_images: int = 5,
+) -> EdgeTable:
+    """Neighbours of every atom of a batch.
+
+    Args:
+        batch: B crystals; coordinates may lie in any cell.
+        cutoff: angstrom.
+        max_neighbors: see the rules in the module's text.
+        rule: ``mutual`` or ``published``.
+        max_images: images searched per direction at most (published: 5).
+    """
+    with torch.autocast(batch.frac_coords.device.type, enabled=False):
+        grid = _Candidates.of(batch, cutoff, max_images)
+        key, distance2 = grid.search(cutoff)
+        choose = _mutual if rule == "mutual" else _published
+        return _tabulate(grid, choose(grid, key, distance2, cutoff, max_neighbors))
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """All ordered pairs (target i, source j) of atoms of one crystal times all images; a key names one of them.
+
+    key = pair * M + image. Pairs are sorted by target, images are symmetric, so that M - 1 - image is the opposite one.
+    """
+
+    target: Tensor
+    source: Tensor
+    opposite: Tensor
+    difference: Tensor
+    translation: Tensor
+    pair_crystal: Tensor
+    images: Tensor
+    num_atoms_total: int
+
+    @staticmethod
+    def of(batch: CrystalBatch, cutoff: float, max_images: int) -> _Candidates:
+        cell, n = batch.cell, batch.num_atoms
+        images = _image_grid(cell, cutoff, max_images)
+        per_atom = n[batch.batch_index]
+        total, device = batch.frac_coords.shape[0], n.device
+        atoms = torch.arange(total, device=device)
+        target = torch.repeat_interleave(atoms, per_atom)
+        first_pair = torch.cumsum(per_atom, 0) - per_atom
+        first_atom = (torch.cumsum(n, 0) - n)[batch.batch_index]
+        source = torch.arange(len(target), device=device) - first_pair[target] + first_atom[target]
+        opposite = first_pair[source] + target - first_atom[source]
+        cart = torch.einsum("ni,nij->nj", batch.frac_coords, cell[batch.batch_index])
+        return _Candidates(
+            target=target,
+            source=source,
+            opposite=opposite,
+            difference=cart[source] - cart[target],
+            translation=torch.einsum("mi,bij->bjm", images.to(cell.dtype), cell),
+            pair_crystal=batch.batch_index[target],
+            images=images,
+            num_atoms_total=total,
+        )
+
+    def search(self, cutoff: float) -> tuple[Tensor, Tensor]:
+        """Keys (ascending) and squared distances of all candidates within the cut-off."""
+        shifts = self.translation[self.pair_crystal]
+        distance2 = (shifts[:, 0] + self.difference[:, 0:1]).square_()
+        for axis in (1, 2):
+            component = shifts[:, axis].add_(self.difference[:, axis : axis + 1])
+            distance2.addcmul_(component, component)
+        near = (distance2 <= cutoff * cutoff) & (distance2 > _SELF_DISTANCE2)
+        key = near.view(-1).nonzero().view(-1)
+        return key, distance2.view(-1)[key]
+
+    def split(self, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Pair and image of each key."""
+        pair = torch.div(key, len(self.images), rounding_mode="floor")
+        return pair, key - pair * len(self.images)
+
+    def mirror(self, key: Tensor) -> Tensor:
+        """The key of the mirrored edge."""
+        pair, image = self.split(key)
+        return self.opposite[pair] * len(self.images) + (len(self.images) - 1 - image)
+
+
+def _image_grid(cell: Tensor, cutoff: float, max_images: int) -> Tensor:
+    """``(M, 3)`` translations that reach the cut-off in every crystal, ceil(cutoff / height) a direction, in order."""
+    heights = torch.linalg.det(cell).abs().unsqueeze(-1) / torch.linalg.cross(
+        cell.roll(-1, 1), cell.roll(-2, 1), dim=-1
+    ).norm(dim=-1)
+    needed = torch.ceil(cutoff / heights).nan_to_num(nan=max_images).clamp(1, max_images).amax(0)
+    bounds = [int(n) for n in needed.tolist()]
+    axes = [torch.arange(-n, n + 1, device=cell.device) for n in bounds]
+    return torch.cartesian_prod(*axes)
+
+
+def _ranked(grid: _Candidates, key: Tensor, distance2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Target of each candidate, its rank within the target (order of keys), and the number of candidates per atom."""
+    target = grid.target[grid.split(key)[0]]
+    count = torch.bincount(target, minlength=grid.num_atoms_total)
+    first = torch.cumsum(count, 0) - count
+    rank = torch.arange(len(key), device=key.device) - first[target]
+    return target, rank, count
+
+
+def _distance_table(target: Tensor, rank: Tensor, count: Tensor, distance2: Tensor) -> Tensor:
+    """Squared distances ``(N, widest)``, infinite where there is no candidate."""
+    widest = int(count.max())
+    table = torch.full((len(count), widest), float("inf"), dtype=distance2.dtype, device=distance2.device)
+    table.view(-1)[target * widest + rank] = distance2
+    return table
+
+
+def _mutual(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
+    target, rank, count = _ranked(grid, key, distance2)
+    if len(key) == 0 or int(count.max()) <= max_neighbors:
+        return key
+    table = _distance_table(target, rank, count, distance2)
+    first_left_out = table.topk(max_neighbors + 1, dim=1, largest=False, sorted=True).values[:, -1].sqrt()
+    limit = torch.where(
+        count > max_neighbors, first_left_out - _SHELL_TOLERANCE, torch.full_like(first_left_out, cutoff)
+    )
+    source = grid.source[grid.split(key)[0]]
+    return key[distance2.sqrt() <= torch.minimum(limit[target], limit[source])]
+
+
+def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
+    target, rank, count = _ranked(grid, key, distance2)
+    if len(key) and int(count.max()) > max_neighbors:
+        table = _distance_table(target, rank, count, distance2)
+        chosen = table.topk(max_neighbors, dim=1, largest=False).indices
+        nearest = torch.zeros(table.shape, dtype=torch.bool, device=key.device).scatter_(1, chosen, True)
+        keep = nearest.view(-1)[target * table.shape[1] + rank]
+        key, target = key[keep], target[keep]
+    pair, image = grid.split(key)
+    source = grid.source[pair]
+    # The images stand in lexicographic order, so the "negative" ones are the first half.
+    half = (source < target) | ((source == target) & (image < len(grid.images) // 2))
+    key = key[half]
+    return torch.cat([key, grid.mirror(key)]).sort().values
+
+
+def _tabulate(grid: _Candidates, key: Tensor) -> EdgeTable:
+    pair, image = grid.split(key)
+    target, source = grid.target[pair], grid.source[pair]
+    count = torch.bincount(target, minlength=grid.num_atoms_total)
+    first = torch.cumsum(count, 0) - count
+    width = max(int(count.max()), 1) if len(count) else 1
+    vector = grid.difference[pair] + grid.translation[grid.pair_crystal[pair], :, image]
+    return EdgeTable(
+        source=source,
+        target=target,
+        vector=vector,
+        distance=vector.norm(dim=-1),
+        mirror=torch.searchsorted(key, grid.mirror(key)),
+        image=grid.images[image],
+        first=first,
+        slot=target * width + torch.arange(len(key), device=key.device) - first[target],
+        mask=torch.arange(width, device=key.device) < count.unsqueeze(-1),
+    )
+
+
+# Gather and sum with backward passes that gather as well: an edge stands in the table once, and the edges that leave
+# an atom are the mirrors of those that reach it. Scattering with duplicates never happens.
+
+
+def _segment_sum(x: Tensor, order: Tensor, first: Tensor) -> Tensor:
+    """Sum of ``x[order]`` over consecutive segments that begin at ``first``."""
+    if len(order) == 0:
+        return x.new_zeros(len(first), x.shape[-1])
+    return torch.embedding_bag(x.contiguous(), order, first, False, 0)[0]
+
+
+class _Pad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slot: Tensor, shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(slot)
+        return x.new_zeros(shape[0] * shape[1], x.shape[-1]).index_copy_(0, slot, x).view(*shape, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0].reshape(-1, grads[0].shape[-1])[ctx.saved_tensors[0]], None, None
+
+
+class _Unpad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, slot: Tensor) -> Tensor:
+        ctx.save_for_backward(slot)
+        ctx.shape = table.shape
+        return table.reshape(-1, table.shape[-1])[slot]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        rows, width, channels = ctx.shape
+        grad = grads[0].new_zeros(rows * width, channels)
+        return grad.index_copy_(0, ctx.saved_tensors[0], grads[0]).view(ctx.shape), None
+
+
+class _Swap(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mirror: Tensor) -> Tensor:
+        ctx.save_for_backward(mirror)
+        return x[mirror]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0][ctx.saved_tensors[0]], None
+
+
+class _SumToTarget(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, target: Tensor, first: Tensor) -> Tensor:
+        ctx.save_for_backward(target)
+        return _segment_sum(x, torch.arange(len(target), device=x.device), first)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0][ctx.saved_tensors[0]], None, None
+
+
+class _AtTarget(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, target: Tensor, first: Tensor) -> Tensor:
+        ctx.save_for_backward(first)
+        return h[target]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        order = torch.arange(len(grads[0]), device=grads[0].device)
+        return _segment_sum(grads[0], order, ctx.saved_tensors[0]), None, None
+
+
+class _AtSource(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, source: Tensor, mirror: Tensor, first: Tensor) -> Tensor:
+        ctx.save_for_backward(mirror, first)
+        return h[source]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        mirror, first = ctx.saved_tensors
+        return _segment_sum(grads[0], mirror, first), None, None, None

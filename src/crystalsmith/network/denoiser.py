@@ -1,0 +1,229 @@
+"""The GemNet denoiser: a noisy batch, times and conditions in, scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crystalsmith.contracts import Conditions, Scores
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.elements import NUM_CLASSES
+from crystalsmith.errors import InputError
+from crystalsmith.neighbors import EdgeTable, build_edges
+from crystalsmith.network.basis import SinusoidalEncoding
+from crystalsmith.network.conditioning import Adapter, ConditionConfig, PropertyEmbedding
+from crystalsmith.network.gemnet import (
+    BasisProjection,
+    EdgeEmbedding,
+    ForceHead,
+    GemNetConfig,
+    InteractionBlock,
+    LatticeEmbedding,
+    LatticeHead,
+)
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Everything that rebuilds the network before its weights are loaded.
+
+    Attributes:
+        gemnet: sizes.
+        conditions: properties it is conditioned on.
+    """
+
+    gemnet: GemNetConfig = field(default_factory=GemNetConfig)
+    conditions: tuple[ConditionConfig, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for ``config.json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> DenoiserConfig:
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            InputError: if a key is unknown.
+        """
+        _check_keys(DenoiserConfig, data)
+        _check_keys(GemNetConfig, data.get("gemnet", {}))
+        conditions = data.get("conditions", ())
+        for condition in conditions:
+            _check_keys(ConditionConfig, condition)
+        return DenoiserConfig(
+            gemnet=GemNetConfig(**data.get("gemnet", {})),
+            conditions=tuple(ConditionConfig(**condition) for condition in conditions),
+        )
+
+
+def _check_keys(kind: Any, data: Mapping[str, Any]) -> None:
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(data) - known):
+        raise InputError(f"Unknown network setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+
+
+PRESETS: dict[str, DenoiserConfig] = {
+    "tiny": DenoiserConfig(
+        GemNetConfig(
+            width=128,
+            num_blocks=3,
+            cutoff=6.0,
+            max_neighbors=20,
+            num_radial=64,
+            num_spherical=5,
+            width_triplet=32,
+            width_bilinear=32,
+            width_rbf=16,
+            width_cbf=8,
+            head_residuals=1,
+            cell_context=True,
+        )
+    ),
+    "small": DenoiserConfig(GemNetConfig(width=256, num_blocks=3, max_neighbors=24, cell_context=True)),
+    "base": DenoiserConfig(GemNetConfig()),
+}
+"""Sizes by name; "base" is the published one."""
+
+
+class GemNetDenoiser(nn.Module):
+    """The network of section 4 of the specification, as a :class:`crystalsmith.contracts.Denoiser`."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        gemnet = config.gemnet
+        width, blocks = gemnet.width, gemnet.num_blocks
+        self.base_names = sorted(c.name for c in config.conditions if c.place == "base")
+        self.adapter_names = sorted(c.name for c in config.conditions if c.place == "adapter")
+        self.properties = nn.ModuleDict({c.name: PropertyEmbedding(c, width) for c in config.conditions})
+        self.adapters = nn.ModuleDict(
+            {name: nn.ModuleList(Adapter(width) for _ in range(blocks)) for name in self.adapter_names}
+        )
+        self.time = SinusoidalEncoding(width)
+        self.species = nn.Embedding(NUM_CLASSES, width)
+        nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
+        self.latent = nn.Linear(width * (2 + len(self.base_names)), width)
+        self.context = _CellContext(width) if gemnet.cell_context else None
+        self.basis = BasisProjection(gemnet)
+        self.edges = EdgeEmbedding(width, gemnet.num_radial, width)
+        self.lattice = LatticeEmbedding(width)
+        self.blocks = nn.ModuleList(InteractionBlock(gemnet, index) for index in range(blocks))
+        self.force_heads = nn.ModuleList(ForceHead(gemnet, index) for index in range(blocks + 1))
+        self.lattice_heads = nn.ModuleList(LatticeHead(gemnet) for _ in range(blocks + 1))
+        self.species_head = nn.Linear(width, NUM_CLASSES)
+
+    def forward(self, batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+        """Scores of ``batch`` at times ``t (B,)``."""
+        gemnet = self.config.gemnet
+        edges = build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
+        return self.score(batch, t, edges, conditions)
+
+    def score(self, batch: CrystalBatch, t: Tensor, edges: EdgeTable, conditions: Conditions | None = None) -> Scores:
+        """:meth:`forward` with neighbours that were found before."""
+        embedded = self._embed_properties(batch, conditions)
+        h = self._embed_atoms(batch, t, embedded)
+        direction = -edges.vector / edges.distance.unsqueeze(-1)
+        radial, basis = self.basis(edges)
+        m = self.lattice(self.edges(h, radial, edges), _lattice_cosines(batch, edges, direction))
+        force = self.force_heads[0](m, basis)
+        stress = self.lattice_heads[0](m, basis)
+        for index, block in enumerate(self.blocks):
+            h = self._adapt(h, index, batch, embedded)
+            h, m = block(h, m, basis, edges)
+            force = force + self.force_heads[index + 1](m, basis)
+            stress = stress + self.lattice_heads[index + 1](m, basis)
+        return self._read_out(batch, h, force, stress, direction, edges)
+
+    def _embed_properties(self, batch: CrystalBatch, conditions: Conditions | None) -> dict[str, tuple[Tensor, Tensor]]:
+        given = dict(conditions or {})
+        if unknown := sorted(set(given) - set(self.properties)):
+            known = ", ".join(sorted(self.properties)) or "none: it is unconditional"
+            raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
+        result = {}
+        for name, module in self.properties.items():
+            assert isinstance(module, PropertyEmbedding)
+            values = given.get(name)
+            if values is None:
+                values = module.absent(batch.num_crystals, batch.cell.device)
+            result[name] = module(values)
+        return result
+
+    def _embed_atoms(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        width = self.config.gemnet.width
+        crystal = torch.cat([self.time(t), *(embedded[name][0] for name in self.base_names)], -1)
+        w_species, w_crystal = self.latent.weight.split([width, crystal.shape[-1]], dim=1)
+        atoms = F.linear(self.species.weight, w_species)[batch.atomic_numbers - 1]
+        per_crystal = F.linear(crystal, w_crystal, self.latent.bias)
+        if self.context is not None:
+            per_crystal = per_crystal + self.context.embed(batch)
+        return atoms + per_crystal[batch.batch_index]
+
+    def _adapt(self, h: Tensor, index: int, batch: CrystalBatch, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        change = None
+        for name in self.adapter_names:
+            vector, labelled = embedded[name]
+            layers = self.adapters[name]
+            assert isinstance(layers, nn.ModuleList)
+            part = layers[index](h, vector[batch.batch_index].to(h.dtype), labelled[batch.batch_index])
+            change = part if change is None else change + part
+        return h if change is None else h + change
+
+    def _read_out(
+        self, batch: CrystalBatch, h: Tensor, force: Tensor, stress: Tensor, direction: Tensor, edges: EdgeTable
+    ) -> Scores:
+        with torch.autocast(h.device.type, enabled=False):
+            logits = self.species_head(h.to(self.species_head.weight.dtype))
+            force, stress = force.unsqueeze(-1), stress.unsqueeze(-1)
+            cartesian = edges.sum_to_target(force * direction)
+            inverse = torch.linalg.inv_ex(batch.cell).inverse
+            frac = torch.einsum("ni,nij->nj", cartesian, inverse[batch.batch_index])
+            outer = (direction.unsqueeze(-1) * direction.unsqueeze(-2)).flatten(1)
+            atoms = edges.sum_to_target(torch.cat([stress * outer, torch.ones_like(stress)], -1))
+            crystals = torch.zeros(batch.num_crystals, 10, dtype=atoms.dtype, device=atoms.device)
+            sums = crystals.index_add(0, batch.batch_index, atoms)
+            cell = (sums[:, :9] / sums[:, 9:].clamp(min=1.0)).view(-1, 3, 3)
+            if self.context is not None:
+                cell = cell + self.context.read(batch, h.to(logits.dtype))
+        return Scores(frac, cell, logits)
+
+
+class _CellContext(nn.Module):
+    """Volume and number of atoms for the atoms to see, and a cell output that pooled atoms drive."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width))
+        self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3))
+        for module in (self.embedding, self.head):
+            last = module[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def embed(self, batch: CrystalBatch) -> Tensor:
+        """``(B, width)`` from log volume per atom and log number of atoms."""
+        n = batch.num_atoms.to(batch.cell.dtype)
+        volume = (batch.volume / n).clamp(1e-2, 1e6).log() - 3.0
+        return self.embedding(torch.stack([volume, n.log() - 2.0], -1))
+
+    def read(self, batch: CrystalBatch, h: Tensor) -> Tensor:
+        """``(B, 3, 3)`` = c0 I + c1 G + c2 G^2, c from the mean atom, G = L^T L / tr(L^T L): turns with the crystal."""
+        sums = torch.zeros(batch.num_crystals, h.shape[-1], dtype=h.dtype, device=h.device)
+        mean = sums.index_add(0, batch.batch_index, h) / batch.num_atoms.to(h.dtype).unsqueeze(-1)
+        coefficients = self.head(mean).view(-1, 3, 1, 1)
+        gram = batch.cell.transpose(1, 2) @ batch.cell
+        gram = 3.0 * gram / gram.diagonal(dim1=1, dim2=2).sum(-1).view(-1, 1, 1)
+        eye = torch.eye(3, dtype=gram.dtype, device=gram.device)
+        return coefficients[:, 0] * eye + coefficients[:, 1] * gram + coefficients[:, 2] * (gram @ gram)
+
+
+def _lattice_cosines(batch: CrystalBatch, edges: EdgeTable, direction: Tensor) -> Tensor:
+    """``(E, 3)`` cosines between each edge's direction and the three lattice vectors."""
+    axes = batch.cell / batch.cell.norm(dim=-1, keepdim=True)
+    return torch.einsum("ej,ekj->ek", direction, axes[batch.batch_index[edges.target]])
