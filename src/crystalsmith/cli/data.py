@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from crystalsmith.cli._shared import Commands, examples, print_json
 from crystalsmith.errors import InputError
 
-app = typer.Typer(help="Prepare data sets for training and look at them.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Prepare data sets for training and look at them.",
+)
 
-EXAMPLES = """
-Examples:
-
-  crystalsmith data prepare mp20.parquet data/mp20 --keep-splits train,val
-
-  crystalsmith data prepare mp_20/ data/mp20          (a folder with train.csv, val.csv, test.csv)
-
-  crystalsmith data prepare my_cifs.zip data/mine --elements all --max-atoms 40
-"""
+EXAMPLES = examples(
+    "crystalsmith data prepare mp20.parquet data/mp20 --keep-splits train,val",
+    "crystalsmith data prepare mp_20/ data/mp20",
+    "crystalsmith data prepare my_cifs.zip data/mine --elements all --max-atoms 40",
+)
 
 
 @app.command(epilog=EXAMPLES)
@@ -63,59 +64,51 @@ def prepare(
     Each crystal becomes its primitive, Niggli-reduced cell in symmetric form. What was dropped, and why, stands row by
     row in OUTPUT/ledger.csv.
     """
-    with sentences():
-        from crystalsmith.data.info import describe
-        from crystalsmith.data.prepare import prepare as run
+    from crystalsmith.data.info import describe
+    from crystalsmith.data.prepare import prepare as run
 
-        manifest = run(
-            input,
-            output,
-            max_atoms=max_atoms or None,
-            elements=_elements(elements),
-            max_energy_above_hull=None if max_energy_above_hull == float("inf") else max_energy_above_hull,
-            primitive=primitive,
-            primitive_tolerance=primitive_tolerance,
-            niggli=niggli,
-            keep_splits=[s.strip() for s in keep_splits.split(",") if s.strip()],
-            split_fractions=_fractions(split_fractions),
-            drop_duplicates=drop_duplicates,
-            jobs=jobs or None,
-            limit=limit or None,
-            name=name or None,
-            overwrite=overwrite,
-        )
-        typer.echo(json.dumps(manifest, indent=1) if as_json else describe(manifest))
+    manifest = run(
+        input,
+        output,
+        max_atoms=max_atoms or None,
+        elements=_elements(elements),
+        max_energy_above_hull=None if max_energy_above_hull == float("inf") else max_energy_above_hull,
+        primitive=primitive,
+        primitive_tolerance=primitive_tolerance,
+        niggli=niggli,
+        keep_splits=[s.strip() for s in keep_splits.split(",") if s.strip()],
+        split_fractions=_fractions(split_fractions),
+        drop_duplicates=drop_duplicates,
+        jobs=jobs or None,
+        limit=limit or None,
+        name=name or None,
+        overwrite=overwrite,
+    )
+    if as_json:
+        print_json(manifest)
+    else:
+        print(describe(manifest))
 
 
-@app.command(epilog="Example:\n\n  crystalsmith data info data/mp20")
+@app.command(epilog=examples("crystalsmith data info data/mp20", "crystalsmith data info data/mp20 --json"))
 def info(
     folder: Annotated[Path, typer.Argument(help="A folder made by crystalsmith data prepare.")],
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its hash as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a prepared data set holds: counts, sizes, elements, labels, and what was dropped."""
-    with sentences():
-        from crystalsmith.data.dataset import CrystalDataset
-        from crystalsmith.data.info import describe
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.data.info import describe
 
-        dataset = CrystalDataset.open(folder)
-        if verify:
-            dataset.verify()
-        typer.echo(json.dumps(dataset.manifest, indent=1) if as_json else describe(dataset.manifest))
-        if verify and not as_json:
-            typer.echo("\nall files are as they were written")
-
-
-class sentences:
-    """Turns an InputError into its sentence on the error stream and exit code 2."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, InputError):
-            typer.echo(f"Error: {error}", err=True)
-            raise typer.Exit(2) from None
+    dataset = CrystalDataset.open(folder)
+    if verify:
+        dataset.verify()
+    if as_json:
+        print_json(dataset.manifest)
+        return
+    print(describe(dataset.manifest))
+    if verify:
+        print("\nall files are as they were written")
 
 
 def _elements(text: str) -> Any:

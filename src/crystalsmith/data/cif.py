@@ -60,10 +60,11 @@ def crystal_from_cif(text: str) -> Crystal:
     operations = _operations(values)
     if operations is None:
         return _with_pymatgen(text)
-    coords = np.array([[_number(x) for x in values[f"_atom_site_fract_{k}"]] for k in "xyz"]).T
+    columns = [[_number(x) for x in values[f"_atom_site_fract_{k}"]] for k in "xyz"]
     numbers = _species(values)
-    if coords.shape != (sites, 3) or len(numbers) != sites:
+    if any(len(column) != sites for column in (*columns, numbers)):
         raise RowError("bad_shape", "the columns of the atom loop differ in length")
+    coords = np.array(columns).T
     if not np.isfinite(coords).all():
         raise RowError("not_finite", "a coordinate is NaN or infinite")
     if len(operations) > 1:

@@ -78,6 +78,8 @@ def _labels(manifest: Mapping[str, Any]) -> Iterator[str]:
     for name, facts in labels.items():
         unit = PROPERTIES[name].unit if name in PROPERTIES else ""
         share = f"{100 * facts['count_all'] / kept:.0f} %"
-        values = (facts.get(key) for key in ("mean", "std", "q01", "q50", "q99"))
+        # The mean of space group numbers means nothing.
+        category = name in PROPERTIES and PROPERTIES[name].kind == "category"
+        values = [None if category else facts.get(key) for key in ("mean", "std", "q01", "q50", "q99")]
         numbers = "".join(f"{'' if v is None else format(v, '.4g'):>11}" for v in values)
         yield f"  {name:<28}{facts['count_all']:>9,}{share:>8}{numbers}  {unit}".rstrip()

@@ -80,6 +80,10 @@ def prepare(
     rules = _rules(
         max_atoms, elements, max_energy_above_hull, primitive, primitive_tolerance, niggli, keep_splits, split_fractions
     )
+    if jobs is not None and jobs < 1:
+        raise InputError(f"The number of worker processes must be at least 1, not {jobs}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"The limit must be at least 1 row, not {limit}.")
     target = Path(output)
     _check_output(target, overwrite)
     source = open_source(input)
@@ -183,8 +187,6 @@ def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int |
 
 
 def _limited(source: Source, limit: int) -> Iterator[Chunk]:
-    if limit < 1:
-        raise InputError(f"The limit must be at least 1 row, not {limit}.")
     size = min(CHUNK, limit)
     yield from islice(source.chunks(size), limit // size)
     if limit % size:
