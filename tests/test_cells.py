@@ -47,7 +47,12 @@ def random_cells(count: int, seed: int = 0) -> np.ndarray:
     return cell * np.sign(np.linalg.det(cell))[:, None, None]
 
 
-CRYSTALS = {"rock salt": (rock_salt, 2), "diamond": (diamond, 2), "perovskite": (perovskite, 5), "triclinic": (triclinic, 4)}
+CRYSTALS = {
+    "rock salt": (rock_salt, 2),
+    "diamond": (diamond, 2),
+    "perovskite": (perovskite, 5),
+    "triclinic": (triclinic, 4),
+}
 
 
 @pytest.mark.parametrize("name", CRYSTALS)
@@ -58,7 +63,9 @@ def test_primitive_cell_of_known_crystals(name: str, matrix: np.ndarray) -> None
     frac, cell, numbers = cells.primitive_cell(*given)
     assert len(numbers) == atoms
     assert cells.volume(cell) / atoms == pytest.approx(cells.volume(given[1]) / len(given[2]), rel=1e-12)
-    assert StructureMatcher(primitive_cell=True, stol=0.01, ltol=0.01).fit(structure(given), structure((frac, cell, numbers)))
+    assert StructureMatcher(primitive_cell=True, stol=0.01, ltol=0.01).fit(
+        structure(given), structure((frac, cell, numbers))
+    )
 
 
 def test_primitive_cell_averages_noise_and_keeps_distortions() -> None:
@@ -126,7 +133,7 @@ def test_symmetric_polar_form_of_a_symmetric_cell_is_itself() -> None:
 
 
 def test_left_handed_cell_stays_the_same_crystal() -> None:
-    frac, cell, numbers = triclinic()
+    frac, cell, _ = triclinic()
     left = frac[:, [1, 0, 2]], cell[[1, 0, 2]]
     assert np.linalg.det(left[1]) < 0
     turned_frac, turned = cells.right_handed(*left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from crystalsmith.cli.main import app
 
 
+@functools.cache
 def salt() -> Structure:
     return Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
 
@@ -92,8 +94,9 @@ BAD = {
     **{
         f"garbage {ending}": (lambda d, ending=ending: write(d / f"a.{ending}", GARBAGE), says)
         for ending, says in {
-            "csv": "binary data", "parquet": "not a complete Parquet", "zip": "zip archive", "json": "not complete JSON",
-            "extxyz": "number of atoms", "db": "not an ASE database", "json.gz": "not complete JSON", "cif": "unreadable",
+            "csv": "binary data", "parquet": "not a complete Parquet", "zip": "zip archive", "cif": "unreadable",
+            "json": "not complete JSON", "extxyz": "number of atoms", "db": "not an ASE database",
+            "json.gz": "not complete JSON",
         }.items()
     },
     "empty cif": (lambda d: write(d / "a.cif", ""), "unreadable 1"),
@@ -115,6 +118,8 @@ BAD = {
     "escaping zip": (lambda d: cif_zip(d / "a.zip", {"ok.cif": CIF, "../evil.cif": CIF}), "points outside"),
     "absolute zip": (lambda d: cif_zip(d / "a.zip", {"/etc/evil.cif": CIF}), "points outside"),
     "zip without crystals": (lambda d: cif_zip(d / "a.zip", {"a.txt": "x"}), "holds no .cif"),
+    "xyz cut short": (lambda d: write(d / "a.xyz", "99999999999\nLattice\nNa 0 0 0\n"), "ends before"),
+    "xyz out of step": (lambda d: write(d / "a.xyz", "1\nc\nNa 0 0 0\nCl 0 0 0\n"), "line 4 should be"),
     "deeply nested json": (lambda d: write(d / "a.json", "[" * 200_000), "not complete JSON"),
 }  # fmt: skip
 

@@ -19,7 +19,9 @@ def sample_structures() -> dict[str, Structure]:
         "Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
     )
     low = Structure(
-        Lattice.from_parameters(5.0, 6.1, 7.3, 81, 95, 103), ["Ca", "Si", "O", "O"], np.random.default_rng(3).random((4, 3))
+        Lattice.from_parameters(5.0, 6.1, 7.3, 81, 95, 103),
+        ["Ca", "Si", "O", "O"],
+        np.random.default_rng(3).random((4, 3)),
     )
     quartz = Structure.from_spacegroup(
         "P3_221", Lattice.hexagonal(4.913, 5.405), ["Si", "O"], [[0.4697, 0, 2 / 3], [0.4135, 0.2669, 0.1191]]

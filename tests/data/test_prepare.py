@@ -60,7 +60,9 @@ def test_left_handed_cell_keeps_its_chirality(structures, write_parquet, tmp_pat
     data = opened(write_parquet({"right": (frac, cell, numbers), "left": left}), tmp_path / "out")
     assert data.manifest["counts"]["left_handed"] == 1
     groups = [
-        MoyoDataset(Cell(s.lattice.matrix.tolist(), s.frac_coords.tolist(), list(s.atomic_numbers)), symprec=1e-3).number
+        MoyoDataset(
+            Cell(s.lattice.matrix.tolist(), s.frac_coords.tolist(), list(s.atomic_numbers)), symprec=1e-3
+        ).number
         for s in data.batch(data.rows()).to_structures()
     ]
     assert groups == [154, 154]  # P3_2 21; its mirror image would be 152
@@ -112,7 +114,13 @@ def test_bad_rows_cost_themselves_only(structures, write_parquet, tmp_path) -> N
 def test_steps_can_be_switched_off(structures, write_parquet, tmp_path) -> None:
     source = write_parquet({k: arrays(s) for k, s in structures.items()}, e_above_hull=[5.0] * 5)
     data = opened(
-        source, tmp_path / "out", primitive=False, niggli=False, max_energy_above_hull=None, max_atoms=None, elements=None
+        source,
+        tmp_path / "out",
+        primitive=False,
+        niggli=False,
+        max_energy_above_hull=None,
+        max_atoms=None,
+        elements=None,
     )
     assert data.num_atoms.tolist() == [len(s) for s in structures.values()]
     for prepared, original in zip(data.batch(data.rows()).to_structures(), structures.values(), strict=True):
@@ -134,13 +142,19 @@ def test_duplicates_are_counted_and_dropped_when_asked(structures, write_parquet
     assert ids(dropped) == ["a", "b"]
     assert dropped.num_atoms.tolist() == [2, 4]
     assert ledger(tmp_path / "dropped") == {"c": "duplicate_crystal", "d": "duplicate_crystal"}
-    assert CrystalDataset.open(tmp_path / "dropped").batch([1]).to_structures()[0].composition == structures["low"].composition
+    assert (
+        CrystalDataset.open(tmp_path / "dropped").batch([1]).to_structures()[0].composition
+        == structures["low"].composition
+    )
 
 
 def many(structures: dict[str, Structure], count: int) -> dict[str, tuple]:
     rng = np.random.default_rng(0)
     frac, cell, numbers = arrays(structures["low"])
-    return {f"m-{k}": (frac + 0.01 * rng.random(np.shape(frac)), cell * rng.uniform(0.9, 1.1), numbers) for k in range(count)}
+    return {
+        f"m-{k}": (frac + 0.01 * rng.random(np.shape(frac)), cell * rng.uniform(0.9, 1.1), numbers)
+        for k in range(count)
+    }
 
 
 def test_result_does_not_depend_on_the_number_of_processes(structures, write_parquet, tmp_path) -> None:

@@ -151,9 +151,7 @@ def test_ase_database(structures, tmp_path) -> None:
 
 def test_the_preferred_of_two_names_for_one_property_wins(structures, write_parquet) -> None:
     crystals = {k: (s.frac_coords, s.lattice.matrix, s.atomic_numbers) for k, s in structures.items()}
-    path = write_parquet(
-        crystals, ml_bulk_modulus=[1.0] * 5, dft_bulk_modulus=[2.0, None, float("nan"), 2.0, 2.0]
-    )
+    path = write_parquet(crystals, ml_bulk_modulus=[1.0] * 5, dft_bulk_modulus=[2.0, None, float("nan"), 2.0, 2.0])
     values = [row.labels["bulk_modulus"] for row in read(path).values()]
     assert values == [2.0, 1.0, 1.0, 2.0, 2.0]
 
@@ -171,3 +169,13 @@ def test_positions_are_read_exactly(structures, write_parquet) -> None:
     np.testing.assert_array_equal(row.frac_coords, s.frac_coords)
     np.testing.assert_array_equal(row.cell, s.lattice.matrix)
     assert row.atomic_numbers.tolist() == list(s.atomic_numbers)
+
+
+def test_ids_and_labels_that_cannot_be_stored_as_they_are(structures, tmp_path) -> None:
+    entry = {
+        "structure": structures["low"].as_dict(),
+        "data": {"material_id": "a\ud800\n\0b", "x/../y": 1.0, "huge": 1e300},
+    }
+    (tmp_path / "a.json").write_text(json.dumps([entry]))
+    row = read(tmp_path / "a.json")["a???b"]
+    assert row.labels == {"x_.._y": 1.0}

@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 import numpy as np
 
-from crystalsmith.data.cif import MAX_SITES, crystal_from_cif
+from crystalsmith.data.cif import MAX_SITES, MAX_TEXT, crystal_from_cif
 from crystalsmith.data.rows import (
     ID_NAMES,
     SPLIT_NAMES,
@@ -34,9 +35,6 @@ from crystalsmith.data.rows import (
     split_name,
 )
 from crystalsmith.errors import InputError
-
-MAX_MEMBER = 16 * 2**20
-"""Bytes of the largest CIF read; the size is checked before anything is unpacked."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +67,19 @@ def _stem(name: str) -> str:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.stat().st_size > MAX_MEMBER:
-        raise RowError("too_large", f"the file is larger than {MAX_MEMBER // 2**20} MB")
+    if path.stat().st_size > MAX_TEXT:
+        raise RowError("too_large", f"the file is larger than {MAX_TEXT // 2**20} MB")
     return path.read_bytes()
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MAX_MEMBER:
-        raise RowError("too_large", f"the file unpacks to more than {MAX_MEMBER // 2**20} MB")
+    if archive.getinfo(name).file_size > MAX_TEXT:
+        raise RowError("too_large", f"the file unpacks to more than {MAX_TEXT // 2**20} MB")
     with archive.open(name) as member:
         # The size in the directory may be a lie; reading stops one byte after the limit.
-        content = member.read(MAX_MEMBER + 1)
-    if len(content) > MAX_MEMBER:
-        raise RowError("too_large", f"the file unpacks to more than {MAX_MEMBER // 2**20} MB")
+        content = member.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise RowError("too_large", f"the file unpacks to more than {MAX_TEXT // 2**20} MB")
     return content
 
 
@@ -180,8 +178,7 @@ class ExtxyzSource:
         self.num_rows: int | None = None
         with path.open("rb") as file:
             head = file.read(4096)
-        first = head.split(b"\n", 1)[0].strip()
-        if not first.isdigit():
+        if not _is_count(head.split(b"\n", 1)[0].decode("utf-8", "replace")):
             what = "is empty" if not head.strip() else "does not begin with a number of atoms"
             raise InputError(f"{path} {what}; give an extended XYZ file with a Lattice in each comment line.")
 
@@ -207,7 +204,7 @@ class ExtxyzSource:
             line_number += 1
             if not line.strip():
                 continue
-            if not line.strip().isdigit():
+            if not _is_count(line):
                 raise InputError(
                     f"{self.path} line {line_number} should be a number of atoms but is '{line.strip()[:40]}'; "
                     "mend or cut the file there."
@@ -215,11 +212,16 @@ class ExtxyzSource:
             atoms = int(line)
             line_number += atoms + 1
             if atoms > MAX_SITES:
-                for _ in range(atoms + 1):
-                    file.readline()
+                if sum(1 for _ in islice(file, atoms + 1)) <= atoms:
+                    raise InputError(f"{self.path} ends before the {atoms} atoms announced in its last frame.")
                 yield atoms
             else:
                 yield line + "".join(file.readline() for _ in range(atoms + 1))
+
+
+def _is_count(line: str) -> bool:
+    text = line.strip()
+    return text.isascii() and text.isdigit() and len(text) < 12
 
 
 @dataclass(frozen=True)

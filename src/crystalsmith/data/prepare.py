@@ -225,7 +225,7 @@ def _one_thread() -> None:
 @contextmanager
 def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
     """A function that appends refused rows to the ledger."""
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         if header:
             table.writerow(["row", "id", "reason", "detail"])
