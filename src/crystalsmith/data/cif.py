@@ -77,7 +77,7 @@ def crystal_from_cif(text: str) -> Crystal:
         return _with_pymatgen(text)
     columns = [[_number(x) for x in values[f"_atom_site_fract_{k}"]] for k in "xyz"]
     numbers = _species(values)
-    if any(len(column) != sites for column in (*columns, numbers)):
+    if any(length != sites for length in (len(numbers), *map(len, columns))):
         raise RowError("bad_shape", "the columns of the atom loop differ in length")
     coords = np.array(columns).T
     if not np.isfinite(coords).all():
