@@ -236,6 +236,13 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(structures, write_par
     assert (tmp_path / "precious" / "thesis.txt").exists()
 
 
+def test_an_output_that_cannot_be_made_is_one_sentence(structures, write_parquet, tmp_path) -> None:
+    source = write_parquet({"low": arrays(structures["low"])})
+    with pytest.raises(InputError, match="Not a directory"):
+        prepare(source, source / "out", jobs=1, progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == [source.name]
+
+
 @pytest.mark.shared
 def test_mp20_split_counts(shared, tmp_path) -> None:
     """24,558 / 8,325 / 8,379 rows of MP-20 hold only the 76 elements (README of the shared data)."""

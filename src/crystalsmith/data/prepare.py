@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -86,11 +86,11 @@ def prepare(
         raise InputError(f"The limit must be at least 1 row, not {limit}.")
     target = Path(output)
     _check_output(target, overwrite)
-    source = open_source(input)
     settings = _settings(rules, drop_duplicates, limit)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
+        source = open_source(input)
+        scratch.mkdir(parents=True)
         collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
         if drop_duplicates:
             with _ledger(scratch / LEDGER) as write:
@@ -99,9 +99,11 @@ def prepare(
             raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
         manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
         _install(scratch, target)
-    except BaseException:
+    except OSError as error:
+        where = target if error.filename is None or str(scratch) in str(error.filename) else error.filename
+        raise InputError(f"Preparing {target} failed at {where}: {error.strerror}; mend that and try again.") from error
+    finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return manifest
 
 
@@ -162,12 +164,11 @@ def _check_output(target: Path, overwrite: bool) -> None:
 
 def _install(scratch: Path, target: Path) -> None:
     """Put the finished folder in its place; an earlier one leaves only when the new one is complete."""
-    scratch.chmod(0o755)
     if not target.exists():
         scratch.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "data")
+    old = scratch.with_suffix(".old")
+    target.rename(old)
     scratch.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
