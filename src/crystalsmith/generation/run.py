@@ -135,7 +135,7 @@ def _started(out: Path, options: Options) -> _Session:
         precision=precision,
     )
     calls = NETWORK_CALLS_PER_STEP[request.solver]
-    batch_size = options.batch_size or choose_batch_size(model.network, request, calls, device)
+    batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
     head = manifest_head(model, name, digest, settings)
     folder = OutputFolder.create(out, head | {"sessions": [_session_facts(device, 0)]})
