@@ -1,0 +1,88 @@
+"""``crystalsmith train``: train a model on a prepared data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EPILOG = """Examples:
+
+crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h
+
+crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50
+
+crystalsmith train mp20/ run/ --resume
+
+The result is run/best (lowest validation loss) and run/last, each a model for crystalsmith generate --model run/best.
+"""
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Prepared data set (a folder written by crystalsmith data prepare).")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run; new or empty unless --resume.")],
+    recipe: Annotated[Path | None, typer.Option(help="YAML recipe; without it the published hyper-parameters.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT where it stopped.")] = False,
+    max_time: Annotated[
+        str | None, typer.Option(help="End after this training time over all sessions: 45m, 2h, 1h30m.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(help="Devices (processes) per node.")] = None,
+    num_nodes: Annotated[int | None, typer.Option(help="Nodes, each started by SLURM or torchrun.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, tf32, bf16-mixed or bf16-matmul.")] = None,
+    accelerator: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Train a diffusion model on a prepared data set; safe to interrupt, --resume continues."""
+    from crystalsmith.training.config import load_recipe
+    from crystalsmith.training.log import duration
+    from crystalsmith.training.run import resume_recipe
+    from crystalsmith.training.run import train as run
+
+    flags = {
+        "limits.max_time": max_time,
+        "hardware.devices": devices,
+        "hardware.num_nodes": num_nodes,
+        "hardware.precision": precision,
+        "hardware.accelerator": accelerator,
+        "output.tensorboard": "true" if tensorboard else None,
+    }
+    overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
+    settings = resume_recipe(out, recipe, overrides) if resume else load_recipe(recipe, overrides)
+    outcome = run(data, out, settings, resume=resume, quiet=quiet)
+    if outcome.rank != 0:
+        return
+    how = "Stopped on request and saved; continue with --resume." if outcome.interrupted else "Training is complete."
+    typer.echo(f"{how} {outcome.step:,} steps, {outcome.crystals:,} crystals in {duration(outcome.seconds)}.")
+    if outcome.best["total"] is not None:
+        typer.echo(f"Best validation loss {outcome.best['total']:.4g} at step {outcome.best['step']:,}: {out / 'best'}")
+    typer.echo(f"Model: {out / 'last'}")
+
+
+def _quoted(value: object) -> str:
+    """A flag's value as YAML that stays what it is: the precision 32 and the time 1:00:00 are texts."""
+    return f"'{value}'" if isinstance(value, str) and value not in ("true", "false") else str(value)
+
+
+def _main() -> None:
+    """``python -m crystalsmith.cli.train``: the command alone, for launchers that start one process per device."""
+    import sys
+
+    from crystalsmith.errors import InputError
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(epilog=EPILOG)(train)
+    try:
+        app()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    _main()

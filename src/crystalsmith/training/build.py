@@ -1,0 +1,91 @@
+"""From a recipe and a data set to a fresh model."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from crystalsmith.checkpoints.model import Model, ModelMetadata
+from crystalsmith.diffusion.process import Process, ProcessConfig
+from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
+from crystalsmith.errors import InputError
+from crystalsmith.network.denoiser import PRESETS, DenoiserConfig, GemNetDenoiser
+from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.training.config import Recipe
+from crystalsmith.training.settings import convert, refuse_unknown
+
+Manifest = Mapping[str, Any]
+
+
+def denoiser_config(settings: Mapping[str, Any]) -> DenoiserConfig:
+    """The network's configuration: a preset and overrides of its sizes.
+
+    Raises:
+        InputError: for an unknown preset or size, or a value of the wrong type.
+    """
+    overrides = dict(settings)
+    preset = overrides.pop("preset", "base")
+    if preset not in PRESETS:
+        raise InputError(f"model.preset must be one of {', '.join(PRESETS)}, not {preset!r}.")
+    hints = typing.get_type_hints(GemNetConfig)
+    refuse_unknown(overrides, ["preset", *hints], "model")
+    sizes = {name: convert(hints[name], value, f"model.{name}") for name, value in overrides.items()}
+    for name, value in sizes.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
+            raise InputError(f"model.{name} must be positive, not {value}.")
+    base = PRESETS[preset]
+    return dataclasses.replace(base, gemnet=dataclasses.replace(base.gemnet, **sizes))
+
+
+def process_config(settings: Mapping[str, Any], manifest: Manifest) -> ProcessConfig:
+    """The constants of the corruption processes: ours with the density and cell variance of the data, or the published.
+
+    Raises:
+        InputError: for an unknown choice or field.
+    """
+    overrides = dict(settings)
+    constants = overrides.pop("constants", "data")
+    names = [f.name for f in dataclasses.fields(ProcessConfig)]
+    refuse_unknown(overrides, ["constants", *names], "process")
+    if constants == "published":
+        base = ProcessConfig.published()
+    elif constants == "data":
+        missing = [key for key in ("mean_density", "cell_variance") if key not in manifest]
+        if missing:
+            raise InputError(
+                f"The data set's manifest has no {missing[0]}; prepare it again, or train with "
+                "--set process.constants=published."
+            )
+        base = ProcessConfig.from_dict(
+            {"limit_density": float(manifest["mean_density"]), "cell_variance": manifest["cell_variance"]}
+        )
+    else:
+        raise InputError(f"process.constants must be data or published, not {constants!r}.")
+    hints = typing.get_type_hints(ProcessConfig)
+    for name, value in overrides.items():
+        if name != "cell_variance":  # a mapping of pairs, which ProcessConfig reads itself
+            overrides[name] = convert(hints[name], value, f"process.{name}")
+    return ProcessConfig.from_dict({**base.to_dict(), **overrides})
+
+
+def elements_of(manifest: Manifest) -> tuple[int, ...]:
+    """Atomic numbers that occur in the data; all allowed ones where the manifest does not say."""
+    counts = manifest.get("elements") or {}
+    present = tuple(sorted(atomic_number(name) for name, count in counts.items() if count and name in SYMBOLS))
+    return present or tuple(sorted(ALLOWED))
+
+
+def build_model(recipe: Recipe, manifest: Manifest) -> Model:
+    """A model with fresh weights, which depend on the recipe's seed only."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = GemNetDenoiser(denoiser_config(recipe.model))
+    histogram = {int(n): float(count) for n, count in (manifest.get("num_atoms_histogram") or {}).items()}
+    metadata = ModelMetadata(name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence)
+    if histogram:
+        metadata = dataclasses.replace(metadata, num_atoms_histogram=histogram)
+    return Model(network, Process(process_config(recipe.process, manifest)), metadata)

@@ -1,0 +1,185 @@
+"""From a prepared data set to the forward passes of each optimiser step, prepared ahead in threads."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.training.batching import (
+    Rows,
+    draw_times,
+    epoch_batches,
+    fixed_times,
+    micro_batches,
+    shard,
+    steps_per_epoch,
+)
+from crystalsmith.training.config import DataSettings
+
+
+class Crystals(Protocol):
+    """What training asks of a data set (see ``data.dataset.CrystalDataset``)."""
+
+    num_atoms: NDArray
+
+    def batch(self, rows: Any) -> CrystalBatch: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass of one device.
+
+    Attributes:
+        crystals: the clean crystals, B of them.
+        rows: ``(B,)`` int64, their rows in the data set, which name their noise.
+        t: ``(B,)`` float32, their times.
+        weight: 1, or 0 for a crystal that only keeps an idle device in step.
+    """
+
+    crystals: CrystalBatch
+    rows: Tensor
+    t: Tensor
+    weight: float = 1.0
+
+    def to(self, device: torch.device) -> Pass:
+        """The pass on a device."""
+        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step of one device: its passes, and the crystals of the batch over all devices."""
+
+    index: int
+    passes: list[Pass]
+    batch_size: int
+
+
+class StepSource:
+    """The steps of a run, each a pure function of (data, settings, seed, step), so a run can resume anywhere.
+
+    Args:
+        dataset: a prepared data set.
+        rows: ``(R,)`` int64, its training rows.
+        settings: batch sizes and buckets.
+        seed: of the run.
+        rank, world_size: this device among all.
+        device: where the passes shall lie.
+    """
+
+    def __init__(
+        self,
+        dataset: Crystals,
+        rows: Rows,
+        settings: DataSettings,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.rows, self.settings, self.seed = np.asarray(rows, dtype=np.int64), settings, seed
+        self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
+        self.num_atoms = np.asarray(dataset.num_atoms)[self.rows].astype(np.int64)
+        self.dataset: Crystals = DeviceCrystals(dataset, self.rows, self.device) if settings.on_device else dataset
+        self.steps_per_epoch = steps_per_epoch(len(self.rows), settings.batch_size)
+        self.waited = 0.0
+        self._epoch = lru_cache(maxsize=2)(self._cut_epoch)
+
+    def _cut_epoch(self, epoch: int) -> list[Rows]:
+        settings = self.settings
+        batches = epoch_batches(self.num_atoms, settings.batch_size, self.seed, epoch, settings.bucket_batches)
+        # From large to small within the batch: equal shares for the devices, like sizes in each forward pass.
+        return [b[np.argsort(-self.num_atoms[b], kind="stable")] for b in batches]
+
+    def step(self, index: int) -> Step:
+        """The passes of optimiser step ``index`` (from 0) on this device, on the host or wherever the data lie."""
+        epoch, position = divmod(index, self.steps_per_epoch)
+        batch = self._epoch(epoch)[position]
+        t = draw_times(len(batch), self.seed, index, self.settings.stratified_times)
+        share = shard(len(batch), self.rank, self.world_size)
+        weight = 1.0
+        if len(batch[share]) == 0:  # fewer crystals than devices
+            share, weight = slice(0, 1), 0.0
+        mine, times = batch[share], t[share]
+        settings = self.settings
+        cuts = micro_batches(self.num_atoms[mine], settings.micro_batch_size, settings.max_atoms_per_batch)
+        passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight) for cut in cuts]
+        return Step(index, passes, len(batch))
+
+    def iterate(self, first: int) -> Iterator[Step]:
+        """Steps ``first``, ``first + 1``, ... without end, prepared ahead by ``num_workers`` threads.
+
+        ``waited`` adds up the seconds in which the training thread waited for them.
+        """
+        workers = self.settings.num_workers
+        if workers == 0:
+            while True:
+                started = time.perf_counter()
+                step = self.step(first)
+                self.waited += time.perf_counter() - started
+                yield step
+                first += 1
+        with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
+            ahead: deque[Future[Step]] = deque(pool.submit(self.step, first + k) for k in range(2 * workers))
+            try:
+                while True:
+                    started = time.perf_counter()
+                    step = ahead.popleft().result()
+                    self.waited += time.perf_counter() - started
+                    ahead.append(pool.submit(self.step, step.index + 2 * workers))
+                    yield step
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+
+def make_pass(dataset: Crystals, rows: Rows, times: NDArray[np.float32], weight: float = 1.0) -> Pass:
+    """The pass of some data set rows at given times."""
+    return Pass(dataset.batch(rows), torch.from_numpy(rows.copy()), torch.from_numpy(times.copy()), weight)
+
+
+def validation_passes(
+    dataset: Crystals, rows: Rows, max_crystals: int | None, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[tuple[Rows, NDArray[np.float32]]]:
+    """Rows and times of each validation pass of one device: an evenly spaced choice of rows at a fixed grid of times."""
+    rows = np.asarray(rows, dtype=np.int64)
+    if max_crystals is not None and len(rows) > max_crystals:
+        rows = rows[np.linspace(0, len(rows) - 1, max_crystals).round().astype(np.int64)]
+    times = fixed_times(len(rows))
+    order = np.argsort(-np.asarray(dataset.num_atoms)[rows].astype(np.int64), kind="stable")
+    order = order[shard(len(order), rank, world_size)]
+    cuts = micro_batches(np.ones(len(order)), batch_size, None)
+    return [(rows[order[cut]], times[order[cut]]) for cut in cuts]
+
+
+class DeviceCrystals:
+    """Some rows of a data set held on a device; batches are gathered there."""
+
+    def __init__(self, dataset: Crystals, rows: Rows, device: torch.device) -> None:
+        everything = dataset.batch(rows).to(device)
+        self.frac_coords, self.cell = everything.frac_coords, everything.cell
+        self.atomic_numbers, self.sizes = everything.atomic_numbers, everything.num_atoms
+        self.starts = torch.cumsum(self.sizes, 0) - self.sizes
+        self.num_atoms = dataset.num_atoms
+        self.position = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, dtype=np.int64)
+        self.position[rows] = np.arange(len(rows))
+
+    def batch(self, rows: Rows) -> CrystalBatch:
+        """The crystals of these data set rows, in order."""
+        device, total = self.cell.device, int(np.asarray(self.num_atoms)[rows].astype(np.int64).sum())
+        chosen = torch.from_numpy(self.position[rows]).to(device)
+        sizes = self.sizes[chosen]
+        first = self.starts[chosen] - (torch.cumsum(sizes, 0) - sizes)
+        atoms = torch.arange(total, device=device) + torch.repeat_interleave(first, sizes, output_size=total)
+        return CrystalBatch(self.frac_coords[atoms], self.cell[chosen], self.atomic_numbers[atoms], sizes)

@@ -1,0 +1,172 @@
+"""A training run from the outside: check the folders, start the processes, train, tell how it ended.
+
+Lightning Fabric gives devices, precision and processes (DDP, SLURM, torchrun). The loop is ours rather than
+Lightning's Trainer, because a resumed run must repeat the uninterrupted one bit for bit, in the middle of an epoch and
+with gradient accumulation over unequal passes, and its state must load without unpickling anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crystalsmith.errors import InputError
+from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
+from crystalsmith.training.log import Console
+from crystalsmith.training.loop import Loop, Outcome
+from crystalsmith.training.state import FILE
+
+RECIPE = "recipe.yaml"
+
+
+def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = False, quiet: bool = False) -> Outcome:
+    """Train a model on a prepared data set.
+
+    Args:
+        data: folder that ``crystalsmith data prepare`` wrote.
+        out: folder of the run: ``recipe.yaml``, ``log.csv``, ``val_bins.csv``, ``last/`` and ``best/`` (models),
+            ``resume.safetensors`` (state). Must be new or empty unless resuming.
+        recipe: what to do; see :func:`resume_recipe` for a resumed run.
+        resume: go on where the run in ``out`` stopped.
+        quiet: no progress.
+
+    Raises:
+        InputError: if something about data, folder, recipe or hardware cannot work.
+    """
+    data, out = Path(data), Path(out)
+    fabric = make_fabric(recipe)
+    if launching_rank() == 0:
+        prepare_folder(out, recipe, resume)
+    return fabric.launch(_session, data, out, recipe, resume, quiet)
+
+
+def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[str]) -> Recipe:
+    """The recipe of a resumed run: the saved one with overrides that do not change what is trained.
+
+    Raises:
+        InputError: if there is nothing to resume, or the model, data or optimisation would change.
+    """
+    saved_path = Path(out) / RECIPE
+    if not saved_path.is_file():
+        raise InputError(f"There is no run to resume in {out}; start it without --resume.")
+    wanted = load_recipe(recipe if recipe is not None else saved_path, overrides)
+    refuse_changes(load_recipe(saved_path), wanted)
+    return wanted
+
+
+def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the folder of a run and write its recipe.
+
+    Raises:
+        InputError: if it holds something already, or nothing to resume.
+    """
+    if resume:
+        if not (out / FILE).is_file():
+            raise InputError(f"There is no training state in {out}; start without --resume in a new folder.")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    save_recipe(recipe, out / RECIPE)
+
+
+def launching_rank() -> int:
+    """Rank of this process by the launcher's environment; 0 where nothing launched it."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 0
+
+
+def make_fabric(recipe: Recipe) -> Any:
+    """Lightning Fabric for the recipe's hardware.
+
+    Raises:
+        InputError: if Lightning is not installed or the hardware is not there.
+    """
+    try:
+        from lightning.fabric import Fabric
+    except ImportError:
+        raise InputError("Training needs Lightning; install it with: pip install 'crystalsmith[train]'.") from None
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    hardware = recipe.hardware
+    torch.set_float32_matmul_precision({"tf32": "high", "bf16-matmul": "medium"}.get(hardware.precision, "highest"))  # type: ignore[arg-type]
+    several = hardware.devices * hardware.num_nodes > 1
+    strategy = hardware.strategy if hardware.strategy != "auto" else ("ddp" if several else "auto")
+    try:
+        return Fabric(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            num_nodes=hardware.num_nodes,
+            strategy=strategy,
+            precision="32-true",  # mixed precision is the business of objective.FlatNetwork
+        )
+    except (ValueError, RuntimeError) as error:
+        sentence = " ".join(str(error).split())
+        raise InputError(f"This hardware setting cannot work here: {sentence}") from None
+    except Exception as error:  # Lightning's own exception classes differ between versions
+        if type(error).__name__ == "MisconfigurationException":
+            raise InputError(f"This hardware setting cannot work here: {' '.join(str(error).split())}") from None
+        raise
+
+
+def fingerprint(manifest: dict[str, Any]) -> str:
+    """What tells one prepared data set from another: a hash over the hashes of its arrays."""
+    facts = manifest.get("sha256") or manifest.get("counts")
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, quiet: bool) -> Outcome:
+    """What each process does."""
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.training.build import build_model
+
+    dataset = CrystalDataset.open(data)
+    if len(dataset.rows("train")) == 0:
+        raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
+    model = build_model(recipe, dataset.manifest)
+    with Console(quiet or fabric.global_rank != 0) as console, stop_on_signals() as asked_to_stop:
+        console.say(
+            f"Training {recipe.name} on {len(dataset.rows('train')):,} crystals: "
+            f"{sum(p.numel() for p in model.network.parameters()):,} parameters, batch {recipe.data.batch_size}, "
+            f"{fabric.world_size} process(es), {fabric.device.type}, precision {recipe.hardware.precision}"
+        )
+        loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
+        return loop.run(resume)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block the first SIGTERM, SIGINT or SIGUSR1 (SLURM's warning) only makes the given function True.
+
+    A second SIGINT interrupts at once.
+    """
+    asked = threading.Event()
+
+    def handle(number: int, _frame: Any) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
