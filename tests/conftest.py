@@ -43,3 +43,27 @@ def random_batch(sizes: list[int], seed: int = 0, dtype: torch.dtype = torch.flo
 def make_batch() -> Callable[..., CrystalBatch]:
     """The function :func:`random_batch`."""
     return random_batch
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a very small model with random weights, which samples in five steps."""
+    from crystalsmith.checkpoints.model import Model, ModelMetadata
+    from crystalsmith.checkpoints.store import save_model
+    from crystalsmith.diffusion.process import Process, ProcessConfig
+    from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
+    from crystalsmith.network.gemnet import GemNetConfig
+
+    torch.manual_seed(0)
+    sizes = GemNetConfig(
+        width=16, num_blocks=1, cutoff=5.0, max_neighbors=8, num_radial=16, width_triplet=8, width_bilinear=8
+    )
+    metadata = ModelMetadata(
+        name="untrained",
+        num_atoms_histogram={1: 0.1, 2: 0.2, 4: 0.4, 7: 0.2, 11: 0.1},
+        sampling={"solver": "predictor_corrector", "steps": 5},
+    )
+    process = Process(ProcessConfig(cell_variance={"all": (0.1, 0.1)}))
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    save_model(Model(GemNetDenoiser(DenoiserConfig(sizes)), process, metadata), folder, "# A model for tests\n")
+    return folder
