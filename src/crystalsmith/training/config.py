@@ -238,11 +238,13 @@ class Recipe:
         if self.schedule.name == "cosine":
             limits = self.limits
             by_steps = limits.max_steps is not None or limits.max_epochs is not None
-            enough = {"steps": by_steps, "time": limits.max_time is not None, "auto": by_steps or limits.max_time}
-            require(
-                bool(enough[self.schedule.over]),
-                f"schedule.name=cosine over {self.schedule.over} needs an end: set limits.max_steps, max_epochs or max_time.",
-            )
+            by_time = limits.max_time is not None
+            enough, names = {
+                "steps": (by_steps, "max_steps or max_epochs"),
+                "time": (by_time, "max_time"),
+                "auto": (by_steps or by_time, "max_steps, max_epochs or max_time"),
+            }[self.schedule.over]
+            require(enough, f"schedule.name=cosine over {self.schedule.over} needs an end: set limits.{names}.")
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], where: str = "The recipe") -> Recipe:
@@ -314,6 +316,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 RESUME_MAY_CHANGE = ("limits", "hardware", "output", "card")
+"""Sections that a resumed run may change: they do not change what a step does (precision aside)."""
 
 
 def refuse_changes(saved: Recipe, wanted: Recipe) -> None:

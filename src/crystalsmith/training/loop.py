@@ -135,8 +135,8 @@ class Loop:
         interrupted = not self.limits.reached(self.step, self.elapsed)
         if not interrupted and self.has_validation and self.validated != self.step:
             self._validate()
-        if float(self.meter[-1]) > 0:
-            self._log()
+        if not interrupted and float(self.meter[-1]) > 0:
+            self._log()  # an interrupted run keeps its sums for the row that it would have written
         self._save()
         self.fabric.barrier()
         return Outcome(self.fabric.global_rank, interrupted, self.step, self.crystals, self._seconds(), self.best)

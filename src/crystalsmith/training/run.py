@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from crystalsmith.errors import InputError
+from crystalsmith.training.build import build_model, denoiser_config, process_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
 from crystalsmith.training.log import Console
 from crystalsmith.training.loop import Loop, Outcome
@@ -47,6 +48,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = Fals
     data, out = Path(data), Path(out)
     fabric = make_fabric(recipe)
     if launching_rank() == 0:
+        check(data, recipe)
         prepare_folder(out, recipe, resume)
     return fabric.launch(_session, data, out, recipe, resume, quiet)
 
@@ -65,6 +67,21 @@ def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[st
     return wanted
 
 
+def check(data: Path, recipe: Recipe) -> None:
+    """Find what cannot work before any process starts or any file is written.
+
+    Raises:
+        InputError: naming it.
+    """
+    from crystalsmith.data.dataset import CrystalDataset
+
+    dataset = CrystalDataset.open(data)
+    if len(dataset.rows("train")) == 0:
+        raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
+    denoiser_config(recipe.model)
+    process_config(recipe.process, dataset.manifest)
+
+
 def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder of a run and write its recipe.
 
@@ -72,8 +89,8 @@ def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
         InputError: if it holds something already, or nothing to resume.
     """
     if resume:
-        if not (out / FILE).is_file():
-            raise InputError(f"There is no training state in {out}; start without --resume in a new folder.")
+        if not (out / RECIPE).is_file():
+            raise InputError(f"There is no run to resume in {out}; start it without --resume.")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -131,11 +148,8 @@ def fingerprint(manifest: dict[str, Any]) -> str:
 def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, quiet: bool) -> Outcome:
     """What each process does."""
     from crystalsmith.data.dataset import CrystalDataset
-    from crystalsmith.training.build import build_model
 
     dataset = CrystalDataset.open(data)
-    if len(dataset.rows("train")) == 0:
-        raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
     model = build_model(recipe, dataset.manifest)
     with Console(quiet or fabric.global_rank != 0) as console, stop_on_signals() as asked_to_stop:
         console.say(
@@ -144,7 +158,8 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
             f"{fabric.world_size} process(es), {fabric.device.type}, precision {recipe.hardware.precision}"
         )
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
-        return loop.run(resume)
+        # A run that was killed before its first save has a recipe but no state: it starts over.
+        return loop.run(resume and (out / FILE).is_file())
 
 
 @contextmanager
