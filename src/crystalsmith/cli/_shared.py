@@ -1,0 +1,53 @@
+"""What every command shares: errors become one sentence and an exit code, JSON goes to stdout."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from crystalsmith.errors import InputError
+
+EXIT_INPUT, EXIT_INTERRUPT = 2, 130
+
+
+class Commands(TyperGroup):
+    """The group of all commands: an :class:`InputError` ends with one sentence on stderr and exit code 2.
+
+    With ``CRYSTALSMITH_DEBUG=1`` the traceback comes through.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            if os.environ.get("CRYSTALSMITH_DEBUG") == "1":
+                raise
+            print(f"crystalsmith: {error}", file=sys.stderr)
+            raise typer.Exit(EXIT_INPUT) from None
+        except KeyboardInterrupt:
+            print("crystalsmith: interrupted", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPT) from None
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, indent=1))
+
+
+def flowing(text: str | None) -> str:
+    """A docstring as help text: the lines of a paragraph joined, so that the terminal breaks them where it is wide."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def examples(*lines: str) -> str:
+    """The epilogue of a help text: commands to copy, one to a line."""
+    # Typer joins the lines of a paragraph; blank lines keep them apart.
+    return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)

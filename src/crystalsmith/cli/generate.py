@@ -1,0 +1,120 @@
+"""``crystalsmith generate``: new crystals into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.errors import InputError
+
+if TYPE_CHECKING:
+    from crystalsmith.generation.run import Summary
+
+EPILOG = examples(
+    "crystalsmith generate crystals --num 16",
+    "crystalsmith generate small --num 64 --num-atoms 4-8 --seed 7",
+    "crystalsmith generate film --num 4 --trajectories",
+    "crystalsmith generate crystals --resume",
+)
+
+
+def generate(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the results: new or empty, or that of a run to resume.")
+    ],
+    num: Annotated[int | None, typer.Option(help="How many crystals.", show_default="16")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundled model (see: crystalsmith models list) or a model folder.", show_default="mp20-tiny"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Crystal i depends on the seed and i alone.", show_default="0")
+    ] = None,
+    num_atoms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|LOW-HIGH|FILE",
+            help="Atoms per crystal: a number, a range, or a JSON or CSV file of number and weight.",
+            show_default="as in the training data",
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
+    ] = None,
+    trajectories: Annotated[
+        bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in OUT, with its settings; begin it if there is none.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Generate crystals and write them to OUT.
+
+    OUT holds a CIF per crystal (cif/, symmetrised at 0.1 angstrom where a space group is found), all crystals as
+    generated (crystals.extxyz), a table (crystals.csv) and the record of the run (manifest.json). Each finished batch
+    is written before the next begins; an interrupted run keeps what it has and goes on with --resume.
+    """
+    from crystalsmith.generation.progress import reporter
+    from crystalsmith.generation.run import Options
+    from crystalsmith.generation.run import generate as run
+
+    wanted = Options(
+        model=model,
+        num=num,
+        seed=seed,
+        batch_size=_batch_size(batch_size),
+        num_atoms=num_atoms,
+        steps=steps,
+        solver=solver,
+        precision=precision,
+        trajectories=trajectories or None,
+        device=device,
+    )
+    summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
+    if as_json:
+        import dataclasses
+
+        print_json(dataclasses.asdict(summary))
+    else:
+        print(sentence(summary))
+    raise typer.Exit(summary.exit_code)
+
+
+def sentence(summary: Summary) -> str:
+    """The end of a run as a person wants it."""
+    if summary.status != "complete":
+        return (
+            f"Stopped after {summary.finished} of {summary.requested} crystals; all files in {summary.out} are valid. "
+            f"Go on with: crystalsmith generate {summary.out} --resume"
+        )
+    failed = f", {summary.failed} failed (see the notes in crystals.csv)" if summary.failed else ""
+    speed = f", {summary.seconds_per_crystal:.2g} s per crystal" if summary.seconds_per_crystal else ""
+    return (
+        f"{summary.written} crystals by {summary.model} in {summary.out}: {summary.valid} valid{failed}. "
+        f"{summary.seconds:.1f} s{speed}."
+    )
+
+
+def _batch_size(text: str | None) -> int | None:
+    if text is None or text == "auto":
+        return None
+    if not text.isdigit():
+        raise InputError(f"--batch-size {text!r} is not a number; write for example 32, or auto.")
+    return int(text)

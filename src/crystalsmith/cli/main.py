@@ -1,0 +1,44 @@
+"""The command ``crystalsmith``: its subcommands, each in a module of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from crystalsmith import __version__
+from crystalsmith.cli import generate, models
+from crystalsmith.cli._shared import Commands, examples, flowing
+
+app = typer.Typer(
+    name="crystalsmith",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Generate inorganic crystals with a diffusion model: elements, coordinates and lattice together.",
+    epilog=examples("crystalsmith generate crystals --num 16", "crystalsmith models list"),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"crystalsmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    app()

@@ -1,0 +1,83 @@
+"""``crystalsmith models``: which models there are and what they are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from crystalsmith.cli._shared import examples, print_json
+
+app = typer.Typer(no_args_is_help=True, help="List the models and show what they are.")
+
+
+@app.command("list", epilog=examples("crystalsmith models list", "crystalsmith models list --json"))
+def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
+    """List the models that come with the package."""
+    from crystalsmith.checkpoints.facts import model_facts
+    from crystalsmith.checkpoints.store import list_models
+
+    facts = [model_facts(folder) for folder in list_models().values()]
+    if as_json:
+        print_json({"models": facts})
+        return
+    if not facts:
+        print("No model is bundled with this installation; give --model the folder of one.")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "parameters", "size", "conditions", "licence"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "size") else "left")
+    for item in facts:
+        table.add_row(
+            item["name"],
+            f"{item['parameters']:,}",
+            _megabytes(item["bytes"]),
+            ", ".join(item["conditions"]) or "none",
+            item["licence"],
+        )
+    Console().print(table)
+
+
+@app.command("show", epilog=examples("crystalsmith models show mp20-tiny", "crystalsmith models show runs/mine/best"))
+def show(
+    name: Annotated[str, typer.Argument(help="A bundled model or a model folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what a model is: its size, what it was trained on, how it samples, and its card."""
+    from crystalsmith.checkpoints.facts import model_facts
+    from crystalsmith.checkpoints.store import find_model
+
+    facts = model_facts(find_model(name))
+    if as_json:
+        print_json(facts)
+        return
+    for heading, value in _lines(facts):
+        print(f"{heading:12}{value}")
+    if facts["card"]:
+        from pathlib import Path
+
+        print()
+        print(Path(facts["card"]).read_text(encoding="utf-8").strip())
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    sizes = [int(n) for n in facts["num_atoms"]]
+    return [
+        ("name", facts["name"]),
+        ("folder", facts["folder"]),
+        ("network", f"{facts['parameters']:,} parameters, {_megabytes(facts['bytes'])}"),
+        ("elements", f"{len(facts['elements'])}: {' '.join(facts['elements'])}"),
+        ("atoms", f"{min(sizes)} to {max(sizes)} per cell" if sizes else "unknown"),
+        ("conditions", ", ".join(facts["conditions"]) or "none"),
+        ("sampling", ", ".join(f"{key} {value}" for key, value in facts["sampling"].items()) or "defaults"),
+        ("licence", facts["licence"]),
+        ("SHA-256", facts["weights_sha256"]),
+        ("card", facts["card"] or "none"),
+    ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,277 @@
+"""Preparation of a data set: any input to a folder of memory-mapped arrays, with a ledger of what was dropped and why."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
+from crystalsmith.data.readers import Source, open_source
+from crystalsmith.data.rows import SPLITS, Chunk, Refused
+from crystalsmith.data.writer import Collected, write_dataset
+from crystalsmith.elements import ALLOWED, SYMBOLS
+from crystalsmith.errors import InputError
+
+CHUNK = 1000
+"""Rows that a worker gets at a time: enough to vectorise over, little enough to hold many of."""
+
+DEFAULT_FRACTIONS = (0.9, 0.05, 0.05)
+LEDGER = "ledger.csv"
+
+
+def prepare(
+    input: Path | str,
+    output: Path | str,
+    *,
+    max_atoms: int | None = 20,
+    elements: Iterable[int] | None = ALLOWED,
+    max_energy_above_hull: float | None = 0.1,
+    primitive: bool = True,
+    primitive_tolerance: float | None = None,
+    niggli: bool = True,
+    keep_splits: Iterable[str] | None = None,
+    split_fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
+    drop_duplicates: bool = False,
+    jobs: int | None = None,
+    limit: int | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    name: str | None = None,
+) -> dict[str, Any]:
+    """Prepare a data set for training.
+
+    Args:
+        input: Parquet, CSV, folder or zip of CIFs, extended XYZ, pymatgen JSON or ASE database.
+        output: folder to make; it appears when all is done.
+        max_atoms: most atoms in the cell; None for no limit.
+        elements: atomic numbers that may occur (default: the 76 of the published models); None for all.
+        max_energy_above_hull: eV/atom, applied where the label exists; None for no limit.
+        primitive: find the primitive cell.
+        primitive_tolerance: angstrom, see :func:`crystalsmith.cells.primitive_cell`.
+        niggli: Niggli-reduce the cell.
+        keep_splits: keep only these of train, val and test.
+        split_fractions: shares of train, val and test among rows whose split the input does not say (a hash of the id
+            decides, so a material has the same split in every selection).
+        drop_duplicates: drop rows whose id or structure came before, instead of only counting them.
+        jobs: worker processes (default: all cores); the result does not depend on it.
+        limit: read only this many rows.
+        overwrite: replace an earlier prepared data set at ``output``.
+        progress: show a progress bar where there is a terminal.
+        name: name of the data set (default: that of the output folder).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: if the input cannot be read, nothing in it can be kept, or ``output`` exists.
+    """
+    settings: dict[str, Any] = {}
+    rules = _rules(
+        max_atoms, elements, max_energy_above_hull, primitive, primitive_tolerance, niggli, keep_splits, split_fractions
+    )
+    target = Path(output)
+    _check_output(target, overwrite)
+    source = open_source(input)
+    settings = _settings(rules, drop_duplicates, limit)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
+        if drop_duplicates:
+            with _ledger(scratch / LEDGER) as write:
+                write(collected.drop_duplicates())
+        if not collected.kept:
+            raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
+        manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
+        _install(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _rules(
+    max_atoms: int | None,
+    elements: Iterable[int] | None,
+    max_energy_above_hull: float | None,
+    primitive: bool,
+    primitive_tolerance: float | None,
+    niggli: bool,
+    keep_splits: Iterable[str] | None,
+    split_fractions: tuple[float, float, float],
+) -> Rules:
+    allowed = None if elements is None else frozenset(int(z) for z in elements)
+    if allowed is not None and not allowed:
+        raise InputError("No element is allowed; name at least one, or pass None for all.")
+    if max_atoms is not None and max_atoms < 1:
+        raise InputError(f"The most atoms per cell must be at least 1, not {max_atoms}.")
+    splits = None if keep_splits is None else frozenset(keep_splits)
+    if splits is not None and not (splits and splits <= set(SPLITS)):
+        raise InputError(f"Splits to keep are train, val and test, not {', '.join(sorted(splits)) or 'none'}.")
+    fractions = tuple(float(f) for f in split_fractions)
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1.0) > 1e-6:
+        raise InputError(f"Split fractions must be three shares that add up to 1, not {split_fractions}.")
+    rules = Rules(max_atoms, allowed, max_energy_above_hull, primitive, niggli=niggli, keep_splits=splits)
+    changes: dict[str, Any] = {"split_fractions": fractions}
+    if primitive_tolerance is not None:
+        if not 0 < primitive_tolerance <= 1:
+            raise InputError(f"The primitive tolerance must lie between 0 and 1 angstrom, not {primitive_tolerance}.")
+        changes["primitive_tolerance"] = float(primitive_tolerance)
+    return Rules(**{**rules.__dict__, **changes})
+
+
+def _settings(rules: Rules, drop_duplicates: bool, limit: int | None) -> dict[str, Any]:
+    return {
+        "max_atoms": rules.max_atoms,
+        "elements": None if rules.elements is None else [SYMBOLS[z - 1] for z in sorted(rules.elements)],
+        "max_energy_above_hull": rules.max_energy_above_hull,
+        "primitive": rules.primitive,
+        "primitive_tolerance": rules.primitive_tolerance,
+        "niggli": rules.niggli,
+        "symmetric": True,
+        "keep_splits": None if rules.keep_splits is None else [s for s in SPLITS if s in rules.keep_splits],
+        "split_fractions": list(rules.split_fractions),
+        "drop_duplicates": drop_duplicates,
+        "limit": limit,
+    }
+
+
+def _check_output(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{target} exists already; choose another folder or add --overwrite.")
+    if not (target / "manifest.json").is_file():
+        raise InputError(f"{target} is not a prepared data set, so it is not overwritten; choose another folder.")
+
+
+def _install(scratch: Path, target: Path) -> None:
+    """Put the finished folder in its place; an earlier one leaves only when the new one is complete."""
+    scratch.chmod(0o755)
+    if not target.exists():
+        scratch.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    target.rename(old / "data")
+    scratch.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int | None, progress: bool) -> Collected:
+    chunks = source.chunks(CHUNK) if limit is None else _limited(source, limit)
+    total = source.num_rows if limit is None or source.num_rows is None else min(limit, source.num_rows)
+    if total is not None:
+        jobs = max(1, min(jobs, -(-total // CHUNK)))
+    collected = Collected()
+    with _ledger(ledger, header=True) as write, _bar(progress, total) as advance:
+        for prepared in _map(chunks, rules, jobs):
+            write(prepared.refused)
+            collected.add(prepared)
+            advance(len(prepared.ids) + len(prepared.refused))
+    return collected
+
+
+def _limited(source: Source, limit: int) -> Iterator[Chunk]:
+    if limit < 1:
+        raise InputError(f"The limit must be at least 1 row, not {limit}.")
+    size = min(CHUNK, limit)
+    yield from islice(source.chunks(size), limit // size)
+    if limit % size:
+        # The rest of a chunk is cut off by reading in smaller ones; limits are for trying things out.
+        yield from islice(source.chunks(limit % size), limit // (limit % size), limit // (limit % size) + 1)
+
+
+def _map(chunks: Iterator[Chunk], rules: Rules, jobs: int) -> Iterator[Prepared]:
+    """Prepared chunks in the order of the input, with only a few on their way at any time."""
+    if jobs == 1:
+        for chunk in chunks:
+            yield prepare_chunk(chunk, rules)
+        return
+    waiting: deque[Future[Prepared]] = deque()
+    try:
+        # Fresh processes: forking one that has used Arrow or torch threads can hang.
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+            for chunk in chunks:
+                waiting.append(pool.submit(prepare_chunk, chunk, rules))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() outside "
+            "'if __name__ == \"__main__\":'; mend that or use one job."
+        ) from error
+
+
+def _one_thread() -> None:
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+@contextmanager
+def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
+    """A function that appends refused rows to the ledger."""
+    with path.open("a", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        if header:
+            table.writerow(["row", "id", "reason", "detail"])
+
+        def write(refused: Iterable[Refused]) -> None:
+            table.writerows((r.number, r.id, r.reason, r.detail) for r in refused)
+
+        yield write
+
+
+@contextmanager
+def _bar(progress: bool, total: int | None) -> Iterator[Any]:
+    """A function to tell how many rows are done; draws a bar on the error stream of a terminal only."""
+    if not (progress and sys.stderr.isatty()):
+        yield lambda rows: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total, rate="")
+
+        def advance(rows: int) -> None:
+            bar.advance(task, rows)
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, rate=f"{speed:.0f} rows/s" if speed else "")
+
+        yield advance
+
+
+def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: Path) -> str:
+    """The sentence for an input of which nothing is left; the ledger is saved beside the output."""
+    if not dropped:
+        return f"{source.path} holds no rows; give a file with at least one crystal."
+    with ledger.open(encoding="utf-8", newline="") as file:
+        rows = list(islice(csv.reader(file), 1, 2))
+    saved = target.with_name(f"{target.name}.{LEDGER}")
+    os.replace(ledger, saved)
+    reasons = ", ".join(f"{reason} {n}" for reason, n in dropped.most_common())
+    first = f"row {rows[0][0]} ({rows[0][1]}): {rows[0][3]}"
+    return (
+        f"None of the {sum(dropped.values())} rows of {source.path} can be kept ({reasons}; first {first}); "
+        f"see {saved} and mend the rows or loosen the limits."
+    )
+
+

@@ -1,0 +1,206 @@
+"""One crystal on its way in: the row that readers yield, the row that was refused, and what names columns go by.
+
+Readers only parse. Whether a crystal is kept is decided in :mod:`crystalsmith.data.filters`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from crystalsmith.elements import NUMBERS
+from crystalsmith.properties import PROPERTIES, canonical_name, preference
+
+ID_NAMES = ("material_id", "id", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
+SPLIT_NAMES = ("mp20_split", "split")
+STRUCTURAL_NAMES = frozenset(
+    "n_atoms num_atoms nsites natoms volume min_dist index elements pretty_formula formula cif structure lattice cell frac "
+    "frac_coords z atomic_numbers nelements".split()
+)
+"""Columns that describe the cell as given, which preparation may change, or that are no labels at all."""
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+"""Codes of the splits in the prepared data."""
+
+_SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test", "dev": "val"}
+_ISOTOPES = {"D": 1, "T": 1}
+MAX_ID_LENGTH = 120
+
+
+class RowError(Exception):
+    """This one crystal cannot be used: a reason from a short list, and a detail for the person who reads the ledger."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parsed crystal, unchecked.
+
+    Attributes:
+        number: position in the input, from 1.
+        id: the material's name; made from the row number where the input has none.
+        frac_coords: ``(n, 3)`` float64.
+        cell: ``(3, 3)`` float64, rows are lattice vectors in angstrom.
+        atomic_numbers: ``(n,)`` int64.
+        labels: canonical property name to value; unlabelled ones are absent.
+        split: ``train``, ``val``, ``test`` or None where the input does not say.
+    """
+
+    number: int
+    id: str
+    frac_coords: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    atomic_numbers: NDArray[np.int64]
+    labels: dict[str, float]
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """One line of the ledger: a row that was dropped, and why."""
+
+    number: int
+    id: str
+    reason: str
+    detail: str
+
+
+Crystal = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
+"""``frac_coords (n, 3)``, ``cell (3, 3)``, ``atomic_numbers (n,)``."""
+
+
+class Chunk(Protocol):
+    """Some consecutive rows of an input, picklable, parsed where :meth:`rows` is called (a worker process)."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self) -> Iterator[Row | Refused]: ...
+
+
+Item = TypeVar("Item")
+
+
+def parse_each(
+    items: Iterable[tuple[int, str, Item]], parse: Callable[[int, str, Item], Row]
+) -> Iterator[Row | Refused]:
+    """Parse items of ``(number, id, content)`` one by one; whatever goes wrong costs that item alone."""
+    for number, name, content in items:
+        try:
+            yield parse(number, name, content)
+        except RowError as error:
+            yield Refused(number, name, error.reason, error.detail)
+        except RecursionError:
+            yield Refused(number, name, "unreadable", "nested too deeply")
+        except Exception as error:
+            # Parsers of foreign formats raise whatever they like on broken input; none of it may end the run.
+            message = " ".join(str(error).split())[:200]
+            yield Refused(number, name, "unreadable", f"{type(error).__name__}: {message}")
+
+
+def crystal(frac_coords: ArrayLike, cell: ArrayLike, atomic_numbers: ArrayLike) -> Crystal:
+    """The three arrays in their types and shapes.
+
+    Raises:
+        RowError: if the sizes do not fit together.
+    """
+    numbers = np.asarray(atomic_numbers, dtype=np.int64).reshape(-1)
+    coords = np.asarray(frac_coords, dtype=np.float64).reshape(-1)
+    matrix = np.asarray(cell, dtype=np.float64).reshape(-1)
+    if matrix.size != 9:
+        raise RowError("bad_shape", f"the lattice has {matrix.size} numbers instead of 9")
+    if coords.size != 3 * numbers.size:
+        raise RowError("bad_shape", f"{numbers.size} atoms but {coords.size} coordinates")
+    return coords.reshape(-1, 3), matrix.reshape(3, 3), numbers
+
+
+def fractional(cartesian: ArrayLike, cell: ArrayLike) -> NDArray[np.float64]:
+    """Fractional coordinates ``(n, 3)`` of Cartesian ones in angstrom.
+
+    Raises:
+        RowError: if the cell has no volume.
+    """
+    matrix = np.asarray(cell, dtype=np.float64).reshape(3, 3)
+    try:
+        return np.asarray(cartesian, dtype=np.float64).reshape(-1, 3) @ np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        raise RowError("bad_cell", "the lattice vectors span no volume") from None
+
+
+def element(text: str) -> int:
+    """Atomic number of a symbol that may carry a charge or a label (``Fe3+``, ``O2-``, ``Fe1``); deuterium is H.
+
+    Raises:
+        RowError: if no element up to Fm is meant.
+    """
+    stripped = text.strip().strip("'\"")
+    letters = stripped[: next((i for i, c in enumerate(stripped) if not c.isalpha()), len(stripped))].capitalize()
+    number = NUMBERS.get(letters) or _ISOTOPES.get(letters)
+    if number:
+        return number
+    raise RowError("unknown_element", f"'{text.strip()[:20]}' is not a chemical symbol up to Fm")
+
+
+def split_name(value: Any) -> str | None:
+    """``train``, ``val``, ``test``, or None where nothing is said.
+
+    Raises:
+        RowError: if the value is another word.
+    """
+    text = "" if value is None else str(value).strip().lower()
+    if text in ("", "nan", "none"):
+        return None
+    text = _SPLIT_ALIASES.get(text, text)
+    if text not in SPLITS:
+        raise RowError("unknown_split", f"split '{text[:20]}' is not train, val or test")
+    return text
+
+
+def row_id(value: Any, fallback: str) -> str:
+    """The id as text of bounded length; the fallback where there is none."""
+    text = "" if value is None else str(value).strip()
+    return (text or fallback)[:MAX_ID_LENGTH]
+
+
+def is_label(name: str) -> bool:
+    """Whether a further column can be a label at all (whether it holds numbers shows when it is read)."""
+    lowered = name.strip().lower()
+    if not lowered or lowered.startswith("unnamed") or lowered in STRUCTURAL_NAMES:
+        return False
+    known = PROPERTIES.get(canonical_name(name))
+    return lowered not in ID_NAMES and lowered not in SPLIT_NAMES and not (known and known.kind == "elements")
+
+
+def labels_of(values: Mapping[str, Any]) -> dict[str, float]:
+    """Canonical labels among further columns: finite numbers only, the preferred name where several mean the same."""
+    found: dict[str, tuple[int, float]] = {}
+    for name, value in values.items():
+        if not isinstance(name, str) or not is_label(name):
+            continue
+        number = _number(value)
+        if number is None:
+            continue
+        # Label names become file names.
+        key, rank = re.sub(r"[^\w.-]", "_", canonical_name(name)), preference(name)
+        if key not in found or rank < found[key][0]:
+            found[key] = (rank, number)
+    return {key: number for key, (_, number) in found.items()}
+
+
+def _number(value: Any) -> float | None:
+    if value is None or isinstance(value, (list, dict, tuple, bytes)):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

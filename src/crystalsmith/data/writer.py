@@ -1,0 +1,213 @@
+"""What preparation gathers, and how it becomes files: arrays, statistics and the manifest."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import crystalsmith
+from crystalsmith.data.dataset import FORMAT, SPLIT_CODES, hash_file
+from crystalsmith.data.filters import Prepared
+from crystalsmith.data.readers import sha256_of
+from crystalsmith.data.rows import Refused
+from crystalsmith.elements import SYMBOLS
+
+SAME_CRYSTAL = 1e-3
+"""Angstrom within which two fingerprints are those of the same crystal."""
+
+SMALLEST_CLASS = 50
+"""Crystals that a number of atoms needs for a cell variance of its own."""
+
+
+class Collected:
+    """Prepared chunks as they come in, some 300 bytes per crystal of ten atoms."""
+
+    def __init__(self) -> None:
+        self._parts: list[Prepared] = []
+        self._keep: NDArray[np.bool_] | None = None
+        self.dropped: Counter[str] = Counter()
+        self.rows = 0
+        self.tally: Counter[str] = Counter()
+
+    def add(self, part: Prepared) -> None:
+        """Take one chunk."""
+        self.rows += len(part.ids) + len(part.refused)
+        self.dropped.update(r.reason for r in part.refused)
+        for name in ("left_handed", "folded", "split_from_hash"):
+            self.tally[name] += getattr(part, name)
+        part.refused = []
+        self._parts.append(part)
+
+    @property
+    def kept(self) -> int:
+        """Crystals kept."""
+        return sum(len(p.ids) for p in self._parts) if self._keep is None else int(self._keep.sum())
+
+    def duplicates(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which crystals ``(C,)`` carry an id that came before, and which are a crystal that came before."""
+        ids = [name for p in self._parts for name in p.ids]
+        seen: set[str] = set()
+        same_id = np.zeros(len(ids), dtype=bool)
+        for k, name in enumerate(ids):
+            same_id[k] = name in seen
+            seen.add(name)
+        prints = np.concatenate([np.zeros((0, 8)), *(p.fingerprints for p in self._parts)])
+        return same_id, same_crystal(prints)
+
+    def drop_duplicates(self) -> list[Refused]:
+        """Leave the duplicates out; returns them for the ledger."""
+        same_id, same = self.duplicates()
+        ids = [name for p in self._parts for name in p.ids]
+        numbers = np.concatenate([p.numbers for p in self._parts]) if self._parts else np.zeros(0, dtype=np.int64)
+        self._keep = ~(same_id | same)
+        refused = [
+            Refused(int(numbers[k]), ids[k], "duplicate_id" if same_id[k] else "duplicate_crystal", "came before")
+            for k in np.flatnonzero(same_id | same)
+        ]
+        self.dropped.update(r.reason for r in refused)
+        return refused
+
+    def arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.float32]]]:
+        """All arrays of the format by name, and the labels."""
+        parts = self._parts
+        names = sorted({n for p in parts for n in p.labels})
+        labels = {
+            n: np.concatenate([p.labels.get(n, np.full(len(p.ids), np.nan, dtype=np.float32)) for p in parts])
+            for n in names
+        }
+        count = np.concatenate([p.num_atoms for p in parts])
+        arrays: dict[str, NDArray[Any]] = {
+            "frac_coords": np.concatenate([p.frac_coords for p in parts]),
+            "cell": np.concatenate([p.cell for p in parts]),
+            "atomic_numbers": np.concatenate([p.atomic_numbers for p in parts]),
+            "split": np.concatenate([p.split for p in parts]),
+            "ids": _fixed_width([name for p in parts for name in p.ids]),
+        }
+        if self._keep is not None:
+            atoms = np.repeat(self._keep, count)
+            arrays = {k: v[atoms if k in ("frac_coords", "atomic_numbers") else self._keep] for k, v in arrays.items()}
+            labels = {n: values[self._keep] for n, values in labels.items()}
+            count = count[self._keep]
+        arrays["offsets"] = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(count)])
+        return arrays, {n: v for n, v in labels.items() if np.isfinite(v).any()}
+
+
+def same_crystal(fingerprints: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows ``(C,)`` of fingerprints ``(C, 8)`` agree with an earlier row.
+
+    Rows are sorted by composition and by the sum of the rest, and each compared with the few that follow; in a long run
+    of nearly equal crystals a pair can be missed, which is why this counts and never decides unless asked to.
+    """
+    order = np.lexsort((fingerprints[:, 1:].sum(-1), np.round(fingerprints[:, 0], 6)))
+    ordered = fingerprints[order]
+    duplicate = np.zeros(len(order), dtype=bool)
+    for shift in range(1, min(8, len(order))):
+        close = (np.abs(ordered[shift:] - ordered[:-shift]) < SAME_CRYSTAL).all(-1)
+        later = np.maximum(order[shift:], order[:-shift])[close]
+        duplicate[later] = True
+    return duplicate
+
+
+def _fixed_width(names: list[str]) -> NDArray[Any]:
+    try:
+        return np.array([name.encode("ascii") for name in names])
+    except UnicodeEncodeError:
+        return np.array(names)
+
+
+def write_dataset(
+    collected: Collected, folder: Path, name: str, source: Path, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Write arrays and manifest into a folder; returns the manifest."""
+    same_id, same = collected.duplicates()
+    arrays, labels = collected.arrays()
+    (folder / "labels").mkdir()
+    for key, array in arrays.items():
+        np.save(folder / f"{key}.npy", array, allow_pickle=False)
+    for key, values in labels.items():
+        np.save(folder / "labels" / f"{key}.npy", values, allow_pickle=False)
+    files = [*(f"{key}.npy" for key in arrays), *(f"labels/{key}.npy" for key in labels), "ledger.csv"]
+    split = arrays["split"]
+    manifest = {
+        "format": FORMAT,
+        "version": crystalsmith.__version__,
+        "name": name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": source.name,
+        "source_sha256": sha256_of(source),
+        "settings": settings,
+        "counts": {
+            "rows": collected.rows,
+            "kept": len(split),
+            "dropped": dict(collected.dropped.most_common()),
+            **{key: int((split == code).sum()) for key, code in SPLIT_CODES.items()},
+            "atoms": int(arrays["offsets"][-1]),
+            "duplicate_ids": int(same_id.sum()),
+            "duplicate_crystals": int(same.sum()),
+            **{key: collected.tally[key] for key in ("left_handed", "folded", "split_from_hash")},
+        },
+        **statistics(arrays, labels),
+        "sha256": {file: hash_file(folder / file) for file in files},
+    }
+    temporary = folder / "manifest.json.part"
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "manifest.json")
+    return manifest
+
+
+def statistics(arrays: dict[str, NDArray[Any]], labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """Histogram of sizes, mean density, cell variances, label and element statistics of the train split.
+
+    Where there is no train split (a set kept for evaluation) they are those of all rows; ``statistics_over`` says which.
+    """
+    train = arrays["split"] == SPLIT_CODES["train"]
+    over = "train" if train.any() else "all"
+    rows = train if over == "train" else np.ones(len(train), dtype=bool)
+    count = np.diff(arrays["offsets"])
+    numbers = arrays["atomic_numbers"][np.repeat(rows, count)]
+    cell = arrays["cell"][rows].astype(np.float64)
+    sizes = count[rows]
+    density = float((sizes / np.linalg.det(cell)).mean())
+    elements, occurrences = np.unique(numbers, return_counts=True)
+    return {
+        "statistics_over": over,
+        "num_atoms_histogram": {str(n): int(k) for n, k in zip(*np.unique(sizes, return_counts=True), strict=True)},
+        "mean_density": density,
+        "cell_variance": cell_variance(cell, sizes, density),
+        "labels": {
+            name: _label_statistics(values[rows], int(np.isfinite(values).sum())) for name, values in labels.items()
+        },
+        "elements": {
+            SYMBOLS[z - 1]: int(n)
+            for z, n in sorted(zip(elements.tolist(), occurrences.tolist(), strict=True), key=lambda e: -e[1])
+        },
+    }
+
+
+def cell_variance(cell: NDArray[np.float64], sizes: NDArray[np.int64], density: float) -> dict[str, list[float]]:
+    """Second moments of symmetric cells ``(C, 3, 3)`` about the limit mean (n/rho)^(1/3) I of the cell process, in units
+    of n^(2/3): diagonal and off-diagonal elements apart, for all crystals and for each number of atoms with enough."""
+    limit = np.cbrt(sizes / density)[:, None, None] * np.eye(3)
+    squares = (cell - limit) ** 2 / np.cbrt(sizes)[:, None, None] ** 2
+    diagonal = squares[:, range(3), range(3)].mean(-1)
+    off_diagonal = squares[:, [0, 0, 1], [1, 2, 2]].mean(-1)
+    groups = {"all": np.ones(len(sizes), dtype=bool)}
+    groups.update({str(n): sizes == n for n in np.unique(sizes) if (sizes == n).sum() >= SMALLEST_CLASS})
+    return {key: [float(diagonal[g].mean()), float(off_diagonal[g].mean())] for key, g in groups.items()}
+
+
+def _label_statistics(values: NDArray[np.float32], labelled_in_all: int) -> dict[str, Any]:
+    known = values[np.isfinite(values)].astype(np.float64)
+    if not len(known):
+        return {"count": 0, "count_all": labelled_in_all, **dict.fromkeys(("mean", "std", "min", "max"), None)}
+    q01, q50, q99 = np.quantile(known, (0.01, 0.5, 0.99))
+    summary = {"mean": known.mean(), "std": known.std(), "min": known.min(), "max": known.max()}
+    summary.update({"q01": q01, "q50": q50, "q99": q99})
+    return {"count": len(known), "count_all": labelled_in_all, **{k: float(v) for k, v in summary.items()}}

@@ -1,0 +1,1 @@
+"""Generation: requests to batches to files, streamed and resumable."""

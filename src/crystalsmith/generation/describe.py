@@ -1,0 +1,147 @@
+"""What is written down about one finished crystal: a row of the table, a CIF and an extended XYZ frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalsmith.elements import MASK, symbol
+from crystalsmith.generation.formats import cif_text, extxyz_frame, symmetric_cif_text
+from crystalsmith.generation.geometry import shortest_distance
+from crystalsmith.generation.symmetry import space_group, symmetrise
+
+Array = NDArray[np.float64]
+Row = dict[str, Any]
+
+COLUMNS = (
+    "id",
+    "seed",
+    "index",
+    "file",
+    "formula",
+    "num_atoms",
+    "space_group_0.01",
+    "space_group_0.1",
+    "density",
+    "volume_per_atom",
+    "shortest_distance",
+    "valid",
+    "note",
+)
+"""Columns of ``crystals.csv``: density in g/cm3, volume_per_atom in cubic angstrom, shortest_distance in angstrom."""
+
+MIN_DISTANCE = 0.5
+"""A crystal with atoms closer than this (angstrom) is not valid (the published criterion)."""
+
+MIN_VOLUME = 0.1
+"""A crystal of a smaller volume (cubic angstrom) is not valid (the published criterion)."""
+
+SYMPREC_CIF = 0.1
+"""Tolerance in angstrom of the space group that the CIF files are symmetrised to."""
+
+GRAM_PER_CM3 = 1.66053906660
+"""One dalton per cubic angstrom in grams per cubic centimetre (CODATA 2018)."""
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """One finished crystal as plain arrays, fit to be sent to another process.
+
+    Attributes:
+        seed: seed of the request.
+        index: index within the request.
+        frac_coords: ``(n, 3)``.
+        cell: ``(3, 3)``, rows are the lattice vectors in angstrom.
+        numbers: ``(n,)`` atomic numbers.
+        allowed: atomic numbers that a result may hold.
+    """
+
+    seed: int
+    index: int
+    frac_coords: Array
+    cell: Array
+    numbers: NDArray[np.int64]
+    allowed: frozenset[int]
+
+    @property
+    def id(self) -> str:
+        """The name of the crystal, unique within a model."""
+        return f"s{self.seed}-{self.index:06d}"
+
+    @property
+    def failure(self) -> str | None:
+        """Why this is no result: a number that is not finite, a masked atom, or an element outside the allowed set."""
+        if not (np.isfinite(self.frac_coords).all() and np.isfinite(self.cell).all()):
+            return "a number is not finite"
+        if (self.numbers == MASK).any():
+            return "an atom is still masked"
+        outside = sorted({int(z) for z in self.numbers} - self.allowed)
+        if outside:
+            return f"atomic number {outside[0]} is not among the elements of the model"
+        return None
+
+
+@dataclass(frozen=True)
+class Description:
+    """A row of ``crystals.csv`` and, unless the crystal failed, its CIF and its extended XYZ frame."""
+
+    row: Row
+    cif: str | None
+    frame: str | None
+
+
+def describe(crystal: Crystal) -> Description:
+    """Everything that is written about one crystal. A pure function: no file is touched.
+
+    A crystal that has failed gets a row that says why, and neither CIF nor frame.
+    """
+    failure = crystal.failure
+    row: Row = dict.fromkeys(COLUMNS)
+    row |= {"id": crystal.id, "seed": crystal.seed, "index": crystal.index, "num_atoms": len(crystal.numbers)}
+    if failure is not None:
+        return Description(row | {"valid": False, "note": f"failed: {failure}"}, cif=None, frame=None)
+
+    frac, cell, numbers = crystal.frac_coords, crystal.cell, crystal.numbers
+    volume = abs(float(np.linalg.det(cell)))
+    distance = shortest_distance(frac, cell)
+    valid = distance >= MIN_DISTANCE and volume > MIN_VOLUME
+    row |= {
+        "file": f"cif/{crystal.id}.cif",
+        "formula": reduced_formula(numbers),
+        "density": _rounded(_mass(numbers) * GRAM_PER_CM3 / volume if volume > 0 else None),
+        "volume_per_atom": _rounded(volume / len(numbers)),
+        "shortest_distance": _rounded(distance),
+        "valid": valid,
+        "note": "" if valid else "atoms closer than 0.5 angstrom" if volume > MIN_VOLUME else "collapsed cell",
+    }
+    symmetric = None
+    if valid:  # a tolerance of 0.1 angstrom means nothing where atoms overlap
+        row["space_group_0.01"] = space_group(frac, cell, numbers, 0.01)
+        row["space_group_0.1"] = space_group(frac, cell, numbers, SYMPREC_CIF)
+        symmetric = symmetrise(frac, cell, numbers, SYMPREC_CIF)
+    cif = symmetric_cif_text(crystal.id, symmetric) if symmetric else cif_text(crystal.id, frac, cell, numbers)
+    frame = extxyz_frame(frac, cell, numbers, {"id": crystal.id, "seed": crystal.seed, "index": crystal.index})
+    return Description(row, cif, frame)
+
+
+def reduced_formula(numbers: NDArray[np.int64]) -> str:
+    """The reduced formula in pymatgen's order, as in ``LiFeO2``."""
+    from pymatgen.core import Composition
+
+    elements, counts = np.unique(numbers, return_counts=True)
+    amounts = {symbol(int(z)): int(n) for z, n in zip(elements, counts, strict=True)}
+    return str(Composition(amounts).reduced_formula)
+
+
+def _mass(numbers: NDArray[np.int64]) -> float:
+    from ase.data import atomic_masses
+
+    return float(atomic_masses[numbers].sum())
+
+
+def _rounded(value: float | None) -> float | None:
+    """Six significant digits: more than the numbers carry, and a table that reads well."""
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,105 @@
+"""Where and in which precision the network runs, and how many crystals at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from crystalsmith.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from crystalsmith.generation.request import Request
+
+PRECISIONS = ("auto", "float32", "bf16")
+
+_EDGES_PER_CRYSTAL = 520
+"""Edges of a crystal of 10.6 atoms in the published graph (measured)."""
+
+_CPU_FLOPS_PER_CORE = 4e10
+"""Sustained float32 rate of one core (measured: 100 GFLOP/s on two), for the estimate of a batch's duration only."""
+
+_SECONDS_PER_BATCH = 60.0
+_MAX_BATCH = {"cpu": 32, "cuda": 512}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
+
+    Raises:
+        InputError: if the machine lacks it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name!r} is not a device; write auto, cpu, cuda or cuda:0.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name} is not supported; write auto, cpu, cuda or cuda:0.")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise InputError(
+                f"--device {name} is not on this machine, which has {count} CUDA devices; try --device cpu."
+            )
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``float32`` or ``bf16``; ``auto`` takes bf16 where the hardware multiplies it faster than float32.
+
+    Raises:
+        InputError: if the name is unknown.
+    """
+    if name not in PRECISIONS:
+        raise InputError(f"--precision {name!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
+    if name != "auto":
+        return name
+    return "bf16" if _fast_bf16(device) else "float32"
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported is not None and supported())
+
+
+def choose_batch_size(network: nn.Module, request: Request, calls_per_step: int, device: torch.device) -> int:
+    """A batch that fits into memory and, on a CPU, is done in about a minute; always a power of two.
+
+    An estimate from the size of the network, not a measurement, so that the same request on the same machine is cut
+    into the same batches.
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    mean_atoms = sum(n * w for n, w in request.num_atoms.items())
+    edges = _EDGES_PER_CRYSTAL * max(1.0, mean_atoms / 10.6)
+    # Activations of the published size take about 60 MB per crystal (1.75 GB for 16, weights and library included).
+    memory = max(4e6, 60e6 * (parameters / 35e6) ** 0.5 * edges / _EDGES_PER_CRYSTAL)
+    limit = min(_MAX_BATCH[device.type], request.num, max(1, int(0.5 * _free_memory(device) / memory)))
+    if device.type == "cpu":
+        seconds = (
+            2 * parameters * edges * request.steps * calls_per_step / (_CPU_FLOPS_PER_CORE * torch.get_num_threads())
+        )
+        limit = min(limit, max(1, int(_SECONDS_PER_BATCH / seconds)))
+    return 1 << (max(limit, 1).bit_length() - 1)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    signs = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)

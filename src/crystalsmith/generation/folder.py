@@ -1,0 +1,254 @@
+"""The folder that a run writes: always valid, extended batch by batch, able to go on after any interruption.
+
+Every file is replaced as a whole through a temporary name. A batch is written in the order CIF files, trajectories,
+``crystals.extxyz``, ``crystals.csv``, ``manifest.json``; what a killed run left beyond the last batch that all of them
+agree on is cut off when the run resumes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crystalsmith.errors import InputError
+from crystalsmith.generation.describe import COLUMNS, Description
+from crystalsmith.generation.formats import complete_frames
+
+FORMAT = "crystalsmith-generation-1"
+_TEMPORARY = ".writing"
+
+
+class OutputFolder:
+    """The files of one run.
+
+    Attributes:
+        path: the folder.
+        manifest: what ``manifest.json`` holds.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def table(self) -> Path:
+        """``crystals.csv``."""
+        return self.path / "crystals.csv"
+
+    @property
+    def geometries(self) -> Path:
+        """``crystals.extxyz``."""
+        return self.path / "crystals.extxyz"
+
+    @property
+    def finished(self) -> int:
+        """How many crystals of the request, counted from the first, are on disk (or have failed for good)."""
+        batches = self.manifest["batches"]
+        return int(batches[-1][1]) if batches else 0
+
+    @staticmethod
+    def create(path: Path, manifest: dict[str, Any]) -> OutputFolder:
+        """A new folder with empty results.
+
+        Raises:
+            InputError: if something is there already or the folder cannot be made.
+        """
+        refuse_occupied(path)
+        head = {"format": FORMAT, "status": "running", "created": now()}
+        folder = OutputFolder(path, head | manifest | {"batches": [], "failed": [], "counts": {}})
+        try:
+            (path / "cif").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from None
+        folder.update(status="running")
+        write_atomically(folder.geometries, "")
+        write_atomically(folder.table, _csv([COLUMNS]))
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> OutputFolder:
+        """The folder of an earlier run, as it was left.
+
+        Raises:
+            InputError: if there is none or its manifest cannot be read.
+        """
+        place = path / "manifest.json"
+        try:
+            manifest = json.loads(place.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{path} holds no run to resume (no manifest.json); choose a new folder.") from None
+        except (OSError, ValueError):
+            raise InputError(f"{place} cannot be read; choose a new folder.") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError(f"{place} was not written by this version of crystalsmith; choose a new folder.")
+        return OutputFolder(path, manifest)
+
+    def recover(self) -> int:
+        """Cut the files back to the last batch that all of them hold in full, and return the crystals finished."""
+        for leftover in self.path.rglob(f"*{_TEMPORARY}"):
+            leftover.unlink(missing_ok=True)
+        (self.path / "cif").mkdir(exist_ok=True)
+        rows = _intact_rows(self.table)
+        text = _read(self.geometries)
+        frames = list(complete_frames(text))
+        batches = self.manifest["batches"]
+        while batches and not self._holds(batches[-1][1], rows, frames):
+            batches.pop()
+        kept = rows[: self.finished]
+        written = sum(1 for row in kept if row["file"])
+        end = frames[written - 1][1] if written else 0
+        if text[end:] or not self.geometries.exists():
+            write_atomically(self.geometries, text[:end])
+        table = _csv([COLUMNS, *(row.values() for row in kept)])
+        if table != _read(self.table):
+            write_atomically(self.table, table)
+        failed = [{"id": row["id"], "reason": row["note"]} for row in kept if not row["file"]]
+        valid = sum(1 for row in kept if row["valid"] == "True")
+        self.manifest |= {
+            "failed": failed,
+            "counts": _counts(finished=len(kept), valid=valid, failed=len(failed)),
+        }
+        self.update(status="running")
+        return self.finished
+
+    def commit(
+        self, stop: int, described: Sequence[Description], seconds: float, films: Sequence[str] | None = None
+    ) -> None:
+        """Put a finished batch on disk.
+
+        Args:
+            stop: index after the last crystal of the batch.
+            described: one per crystal of the batch.
+            seconds: what sampling it took.
+            films: one extended XYZ trajectory per crystal, empty where there is none.
+        """
+        start = self.finished
+        for item in described:
+            if item.cif is not None:
+                write_atomically(self.path / item.row["file"], item.cif, durable=False)
+        if films is not None:
+            (self.path / "trajectories").mkdir(exist_ok=True)
+            for item, film in zip(described, films, strict=True):
+                if not film:
+                    continue
+                write_atomically(self.path / trajectory_name(item.row["id"]), film, durable=False)
+        _extend(self.geometries, "".join(item.frame for item in described if item.frame is not None))
+        _extend(self.table, _csv([[item.row[c] for c in COLUMNS] for item in described]))
+        self.manifest["batches"].append([start, stop, round(seconds, 3)])
+        failed = [{"id": item.row["id"], "reason": item.row["note"]} for item in described if item.frame is None]
+        self.manifest["failed"] += failed
+        counts = self.manifest["counts"]
+        self.manifest["counts"] = _counts(
+            finished=stop,
+            valid=counts.get("valid", 0) + sum(1 for item in described if item.row["valid"]),
+            failed=len(self.manifest["failed"]),
+        )
+        self.update(status="running")
+
+    def update(self, **values: Any) -> None:
+        """Change keys of the manifest and write it."""
+        self.manifest |= values | {"updated": now()}
+        write_atomically(self.path / "manifest.json", json.dumps(self.manifest, indent=1) + "\n")
+
+    def _holds(self, stop: int, rows: list[dict[str, str]], frames: list[tuple[str, int]]) -> bool:
+        """Whether every file of the first ``stop`` crystals is there."""
+        written = [row for row in rows[:stop] if row["file"]]
+        if len(rows) < stop or len(frames) < len(written):
+            return False
+        named = all(f"id={row['id']} " in frame[0] for row, frame in zip(written, frames, strict=False))
+        paths = [row["file"] for row in written]
+        if self.manifest["settings"].get("trajectories"):
+            paths += [trajectory_name(row["id"]) for row in written]
+        return named and all(_is_filled(self.path / name) for name in paths)
+
+
+def trajectory_name(crystal: str) -> str:
+    """Where the trajectory of a crystal stands, relative to the folder."""
+    return f"trajectories/{crystal}.extxyz"
+
+
+def refuse_occupied(path: Path) -> None:
+    """Make sure that a new run may write here.
+
+    Raises:
+        InputError: if the path is a file or a folder that holds something.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder that does not exist yet.")
+    if path.is_dir() and any(path.iterdir()):
+        raise InputError(f"The folder {path} is not empty; choose another, or go on with its run by --resume.")
+
+
+def write_atomically(path: Path, text: str, durable: bool = True) -> None:
+    """Replace a file as a whole; ``durable`` waits until the disk has it."""
+    temporary = path.with_name(path.name + _TEMPORARY)
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        _flush(file, durable)
+    os.replace(temporary, path)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _extend(path: Path, text: str) -> None:
+    """Add to the end of a file by replacing it: copying is quick beside sampling, and a reader never sees half."""
+    if not text:
+        return
+    temporary = path.with_name(path.name + _TEMPORARY)
+    shutil.copyfile(path, temporary)
+    with temporary.open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        _flush(file, durable=True)
+    os.replace(temporary, path)
+
+
+def _flush(file: io.TextIOWrapper, durable: bool) -> None:
+    if durable:
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _intact_rows(path: Path) -> list[dict[str, str]]:
+    """The rows at the head of the table that are whole and in order."""
+    text = _read(path)
+    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    rows: list[dict[str, str]] = []
+    if not lines or tuple(lines[0]) != COLUMNS:
+        return rows
+    for index, line in enumerate(lines[1:]):
+        row = dict(zip(COLUMNS, line, strict=False))
+        if len(line) != len(COLUMNS) or row["index"] != str(index):
+            break
+        rows.append(row)
+    return rows
+
+
+def _csv(rows: Sequence[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
+def _counts(finished: int, valid: int, failed: int) -> dict[str, int]:
+    return {"finished": finished, "written": finished - failed, "valid": valid, "failed": failed}
+
+
+def _is_filled(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0

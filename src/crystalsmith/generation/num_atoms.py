@@ -1,0 +1,101 @@
+"""How many atoms each crystal gets: histograms, ranges, files, and the draw from them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from crystalsmith.diffusion.noise import crystal_uniform
+from crystalsmith.errors import InputError
+
+Histogram = dict[int, float]
+"""Number of atoms to relative weight."""
+
+FIELD_NUM_ATOMS = 0
+"""The field of the crystal's random stream that decides its number of atoms."""
+
+_HOW = "write one number (8), a range (4-12) or the path of a JSON or CSV file of number of atoms and weight"
+
+
+def parse_num_atoms(text: str, model_histogram: Mapping[int, float]) -> Histogram:
+    """The histogram that ``--num-atoms`` asks for.
+
+    A range is the model's own histogram cut to that range; sizes that the model never saw have no weight in it, unless
+    the range holds no other, in which case all its sizes are equally likely.
+
+    Args:
+        text: a number, a range ``low-high``, or the path of a JSON object or CSV table of number of atoms and weight.
+        model_histogram: what the model was trained on.
+
+    Raises:
+        InputError: if the text is none of these.
+    """
+    text = text.strip()
+    if text.isdigit():
+        return check_histogram({int(text): 1.0}, f"--num-atoms {text}")
+    low, dash, high = (part.strip() for part in text.partition("-"))
+    if dash and low.isdigit() and high.isdigit():
+        bounds = range(int(low), int(high) + 1)
+        if not bounds or int(low) < 1:
+            raise InputError(f"--num-atoms {text} is an empty range; write the smaller number, 1 at least, first.")
+        cut = {n: float(w) for n, w in model_histogram.items() if n in bounds and w > 0}
+        return check_histogram(cut or dict.fromkeys(bounds, 1.0), f"--num-atoms {text}")
+    path = Path(text)
+    if not path.is_file():
+        raise InputError(f"--num-atoms {text!r} is neither a number, a range nor a file; {_HOW}.")
+    return read_histogram(path)
+
+
+def read_histogram(path: Path) -> Histogram:
+    """A histogram from a JSON object ``{"4": 0.5, ...}`` or a CSV file of two columns (a header line is allowed).
+
+    Raises:
+        InputError: if the file is not that.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".json":
+            pairs = list(json.loads(text).items())
+        else:
+            rows = [row for row in csv.reader(text.splitlines()) if row]
+            if rows and not rows[0][0].strip().isdigit():
+                rows = rows[1:]
+            pairs = [(row[0], row[1]) for row in rows]
+        histogram = {int(n): float(w) for n, w in pairs}
+    except (ValueError, AttributeError, IndexError, TypeError):
+        raise InputError(f"{path} is not a histogram; {_HOW}.") from None
+    if len(histogram) != len(pairs):
+        raise InputError(f"{path} names a number of atoms twice; keep one line for each.")
+    return check_histogram(histogram, str(path))
+
+
+def check_histogram(histogram: Mapping[int, float], where: str) -> Histogram:
+    """The histogram sorted, without empty entries, its weights summing to 1.
+
+    Raises:
+        InputError: if it is empty, holds a number of atoms below 1 or a weight that is negative or not finite.
+    """
+    for n, weight in histogram.items():
+        if n < 1:
+            raise InputError(f"{where} asks for crystals of {n} atoms; give 1 at least.")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"{where} has the weight {weight} for {n} atoms; weights are numbers of 0 or more.")
+    total = sum(histogram.values())
+    if not total > 0:
+        raise InputError(f"{where} holds no number of atoms with a weight above 0; {_HOW}.")
+    return {int(n): histogram[n] / total for n in sorted(histogram) if histogram[n] > 0}
+
+
+def draw_num_atoms(histogram: Histogram, seed: int, indices: Tensor) -> Tensor:
+    """``(B,)`` int64, the number of atoms of crystals ``indices``: a pure function of seed, index and histogram."""
+    sizes = torch.tensor(list(histogram), dtype=torch.int64)
+    cumulative = torch.tensor(list(histogram.values()), dtype=torch.float64).cumsum(0)
+    uniform = crystal_uniform(seed, indices.cpu(), FIELD_NUM_ATOMS)
+    place = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
+    return sizes[place.clamp(max=len(sizes) - 1)]

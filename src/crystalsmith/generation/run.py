@@ -1,0 +1,269 @@
+"""A run: from what the user asked to a folder of crystals, new or resumed."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crystalsmith import __version__
+from crystalsmith.errors import InputError
+from crystalsmith.generation.describe import Description, describe
+from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
+from crystalsmith.generation.folder import OutputFolder, now, refuse_occupied
+from crystalsmith.generation.num_atoms import parse_num_atoms
+from crystalsmith.generation.progress import Reporter, Silent
+from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
+from crystalsmith.generation.signals import Stopped, StopSignals
+
+if TYPE_CHECKING:
+    from crystalsmith.checkpoints.model import Model
+
+DEFAULT_MODEL = "mp20-tiny"
+DEFAULT_NUM = 16
+_PACKAGES = ("torch", "numpy", "pymatgen", "ase", "moyopy")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user wrote; None means not given: the default in a new run, as before in a resumed one."""
+
+    model: str | None = None
+    num: int | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+    num_atoms: str | None = None
+    steps: int | None = None
+    solver: str | None = None
+    precision: str | None = None
+    trajectories: bool | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        out: the folder.
+        status: ``complete`` or ``stopped``.
+        requested, finished, written, valid, failed: numbers of crystals; finished = written + failed.
+        seconds: wall time of this session, reading the model included.
+        seconds_per_crystal: wall time per crystal made in this session (0 if none was).
+        exit_code: 0, or 130 and 143 after a signal.
+    """
+
+    out: str
+    model: str
+    status: str
+    requested: int
+    finished: int
+    written: int
+    valid: int
+    failed: int
+    seconds: float
+    seconds_per_crystal: float
+    exit_code: int = 0
+
+
+def generate(out: Path, options: Options, *, resume: bool = False, reporter: Reporter | None = None) -> Summary:
+    """Make the crystals of a request and write them to ``out``, each batch before the next begins.
+
+    Args:
+        out: a folder that does not exist or is empty; with ``resume``, that of an earlier run.
+        options: what is asked for.
+        resume: go on with the run in ``out``; where there is none yet, begin it.
+        reporter: hears about the progress.
+
+    Raises:
+        InputError: if the request, the model or the folder cannot be used.
+    """
+    began = time.perf_counter()
+    reporter = reporter or Silent()
+    resume = resume and out.is_dir() and any(out.iterdir())
+    if not resume:
+        refuse_occupied(out)
+    session = _resumed(out, options) if resume else _started(out, options)
+    with StopSignals() as stop:
+        reporter.start(session.request.num, session.folder.finished)
+        made = session.folder.finished
+        try:
+            _sample(session, reporter, stop)
+            with stop.shield():
+                session.folder.update(status="complete")
+            signum = None
+        except Stopped as stopped:
+            signum = stopped.signum
+            stop.ignore()
+            session.folder.update(status="stopped")
+        finally:
+            reporter.close()
+        return _summary(session, made, time.perf_counter() - began, signum)
+
+
+@dataclass(frozen=True)
+class _Session:
+    model: Model
+    request: Request
+    device: torch.device
+    folder: OutputFolder
+
+
+def _started(out: Path, options: Options) -> _Session:
+    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
+    from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
+
+    device = choose_device(options.device)
+    precision = choose_precision(options.precision or "auto", device)
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(f"--batch-size is {options.batch_size}; give 1 at least, or auto.")
+    name = model_source(options.model or DEFAULT_MODEL)
+    model, digest = load_model(name), weights_sha256(find_model(name))
+    request = make_request(
+        model,
+        num=DEFAULT_NUM if options.num is None else options.num,
+        seed=options.seed or 0,
+        num_atoms=options.num_atoms,
+        solver=options.solver,
+        steps=options.steps,
+        precision=precision,
+    )
+    calls = NETWORK_CALLS_PER_STEP[request.solver]
+    batch_size = options.batch_size or choose_batch_size(model.network, request, calls, device)
+    settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
+    head = manifest_head(model, name, digest, settings)
+    folder = OutputFolder.create(out, head | {"sessions": [_session_facts(device, 0)]})
+    return _Session(model, request, device, folder)
+
+
+def _resumed(out: Path, options: Options) -> _Session:
+    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
+
+    folder = OutputFolder.open(out)
+    device = choose_device(options.device)
+    try:
+        known, settings = folder.manifest["model"], folder.manifest["settings"]
+        request = Request.from_dict(settings)
+        name = known["source"]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{out / 'manifest.json'} is incomplete; choose a new folder.") from None
+    source = options.model or name
+    model = load_model(source)
+    if weights_sha256(find_model(source)) != known["weights_sha256"]:
+        raise InputError(
+            f"The run in {out} was made by {name} with other weights than {source} has now; "
+            "give --model the original ones or choose a new folder."
+        )
+    _refuse_changes(out, model, options, settings)
+    done = folder.recover()
+    folder.update(sessions=[*folder.manifest.get("sessions", []), _session_facts(device, done)])
+    return _Session(model, request, device, folder)
+
+
+def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[str, Any]) -> None:
+    """A resumed run goes on with its own settings; one that is given and differs is an error that names it."""
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("num", "seed", "steps", "solver", "precision", "batch_size", "trajectories")
+    }
+    if options.precision == "auto":
+        given["precision"] = None
+    if options.batch_size is not None and options.batch_size == settings.get("batch_size_asked"):
+        given["batch_size"] = None
+    if options.num_atoms is not None:
+        histogram = parse_num_atoms(options.num_atoms, model.metadata.num_atoms_histogram)
+        given["num_atoms"] = {str(n): weight for n, weight in histogram.items()}
+    for name, value in given.items():
+        if value is not None and value != settings.get(name):
+            flag = "--" + name.replace("_", "-")
+            was = "another choice" if name == "num_atoms" else settings.get(name)
+            raise InputError(
+                f"The run in {out} was started with {flag} {was}, which differs from what is asked now; "
+                f"leave {flag} out to go on with it, or choose a new folder."
+            )
+
+
+def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
+    folder, request, model = session.folder, session.request, session.model
+    settings = folder.manifest["settings"]
+    batches = finished_batches(
+        model,
+        request,
+        session.device,
+        reporter,
+        start=folder.finished,
+        batch_size=settings["batch_size"],
+        trajectories=settings["trajectories"],
+    )
+    for made in batches:
+        described, films = _describe(made, model, request)
+        with stop.shield():
+            if made.batch_size != settings["batch_size"]:
+                settings |= {"batch_size": made.batch_size, "batch_size_asked": settings["batch_size"]}
+            folder.commit(made.stop, described, made.seconds, films)
+
+
+def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list[Description], list[str] | None]:
+    crystals = crystals_of(made.batch, request.seed, range(made.start, made.stop), model.metadata.elements)
+    films = None if made.recorder is None else made.recorder.films(crystals)
+    return [describe(crystal) for crystal in crystals], films
+
+
+def model_source(name: str) -> str:
+    """A bundled name as it is, a folder as a whole path, so that a run can be resumed from anywhere."""
+    from crystalsmith.checkpoints.store import list_models
+
+    return name if name in list_models() else str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def manifest_head(model: Model, source: str, digest: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What ``manifest.json`` says of the model, the settings and the software."""
+    return {
+        "model": {
+            "name": model.metadata.name,
+            "source": source,
+            "weights_sha256": digest,
+            "licence": model.metadata.licence,
+        },
+        "settings": settings,
+        "versions": {"python": platform.python_version(), "crystalsmith": __version__}
+        | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _session_facts(device: torch.device, done: int) -> dict[str, Any]:
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"started": now(), "from": done, "device": str(device), "machine": where, "threads": torch.get_num_threads()}
+
+
+def _summary(session: _Session, before: int, seconds: float, signum: int | None) -> Summary:
+    folder = session.folder
+    counts = {"finished": 0, "written": 0, "valid": 0, "failed": 0} | folder.manifest["counts"]
+    made = counts["finished"] - before
+    each = seconds / made if made else 0.0
+    sessions = folder.manifest["sessions"]
+    sessions[-1] |= {"seconds": round(seconds, 3), "crystals": made, "seconds_per_crystal": round(each, 4)}
+    folder.update(sessions=sessions)
+    return Summary(
+        out=str(folder.path),
+        model=session.model.metadata.name,
+        status=str(folder.manifest["status"]),
+        requested=session.request.num,
+        **counts,
+        seconds=round(seconds, 3),
+        seconds_per_crystal=round(each, 4),
+        exit_code=0 if signum is None else 128 + signum,
+    )

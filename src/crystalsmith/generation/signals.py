@@ -1,0 +1,62 @@
+"""Stopping cleanly: Ctrl-C and SIGTERM end a run between two writes, never inside one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class Stopped(BaseException):
+    """The user or the scheduler asked the run to end. Not an ``Exception``, so nothing swallows it by accident."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, as shells expect."""
+        return 128 + self.signum
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM raise :class:`Stopped`; inside :meth:`shield` they wait for its end."""
+
+    def __init__(self) -> None:
+        self._shielded = False
+        self._pending: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._received)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Hold signals back until the block is done."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
+        if self._pending is not None:
+            raise Stopped(self._pending)
+
+    def ignore(self) -> None:
+        """Take no further signal; the run is about to end."""
+        self._shielded = True
+
+    def _received(self, signum: int, _: FrameType | None) -> None:
+        self._pending = signum
+        if not self._shielded:
+            raise Stopped(signum)

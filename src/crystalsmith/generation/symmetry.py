@@ -1,0 +1,119 @@
+"""Space groups and the symmetrised cell of one crystal, by moyopy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SymmetricCell:
+    """A conventional standard cell whose symmetry is exact.
+
+    Attributes:
+        number: space group, 1 to 230.
+        symbol: Hermann-Mauguin symbol of the setting, as in ``F m -3 m``.
+        cell: ``(3, 3)``, rows are the lattice vectors in angstrom.
+        operations: symmetry operations of this cell as triplets of text such as ``-x, y+1/2, -z``.
+        sites: one ``(atomic_number, frac_coords (3,), multiplicity)`` per orbit.
+    """
+
+    number: int
+    symbol: str
+    cell: Array
+    operations: tuple[str, ...]
+    sites: tuple[tuple[int, Array, int], ...]
+
+
+def space_group(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> int | None:
+    """The space group number, or None where the search fails.
+
+    Args:
+        frac_coords: ``(n, 3)``.
+        cell: ``(3, 3)``, rows are the lattice vectors in angstrom.
+        numbers: ``(n,)`` atomic numbers.
+        symprec: tolerance in angstrom.
+    """
+    found = _search(frac_coords, cell, numbers, symprec)
+    return None if found is None else int(found.number)
+
+
+def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> SymmetricCell | None:
+    """The conventional standard cell, atoms moved onto their symmetric places; None where no exact one is found.
+
+    The result is checked: its operations, applied to one atom of each orbit, must give every atom of the cell once.
+    """
+    found = _search(frac_coords, cell, numbers, symprec)
+    if found is None or found.number < 2:
+        return None
+    standard = found.std_cell
+    basis = np.array(standard.basis)
+    places = np.array(standard.positions) % 1.0
+    species = np.array(standard.numbers)
+    # Searched again, the standard cell yields the operations and the orbits in its own basis.
+    exact = _search(places, basis, species, symprec=1e-4)
+    if exact is None or exact.number != found.number:
+        return None
+    rotations, translations = np.array(exact.operations.rotations), np.array(exact.operations.translations)
+    orbits = np.array(exact.orbits)
+    sites = tuple((int(species[k]), places[k], int((orbits == k).sum())) for k in np.unique(orbits))
+    if not _complete(sites, rotations, translations, places, basis):
+        return None
+    from moyopy import HallSymbolEntry
+
+    return SymmetricCell(
+        number=int(exact.number),
+        symbol=HallSymbolEntry(exact.hall_number).hm_short,
+        cell=basis,
+        operations=tuple(_xyz(r, t) for r, t in zip(rotations, translations, strict=True)),
+        sites=sites,
+    )
+
+
+def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
+    import moyopy
+
+    try:
+        standard = moyopy.Cell(cell.tolist(), frac_coords.tolist(), [int(z) for z in numbers])
+        return moyopy.MoyoDataset(standard, symprec=symprec)
+    except Exception:  # moyopy raises plain ValueErrors of many kinds; no symmetry found is an ordinary answer
+        return None
+
+
+def _complete(
+    sites: tuple[tuple[int, Array, int], ...], rotations: Array, translations: Array, places: Array, cell: Array
+) -> bool:
+    """Whether the operations turn the sites into exactly the atoms of the cell (to a thousandth of an angstrom)."""
+    if sum(multiplicity for _, _, multiplicity in sites) != len(places):
+        return False
+    for _, place, multiplicity in sites:
+        images = rotations @ place + translations
+        offsets = images[:, None, :] - places[None]
+        distances = np.linalg.norm((offsets - np.round(offsets)) @ cell, axis=-1)
+        hit = distances < 1e-3
+        if not hit.any(axis=1).all() or int(hit.any(axis=0).sum()) != multiplicity:
+            return False
+    return True
+
+
+def _xyz(rotation: NDArray[np.int64], translation: Array) -> str:
+    """One operation in the notation of CIF, as in ``-x, y+1/2, -z``."""
+    return ", ".join(_component(row, shift) for row, shift in zip(rotation, translation, strict=True))
+
+
+def _component(row: NDArray[np.int64], shift: float) -> str:
+    text = ""
+    for factor, axis in zip(row.tolist(), "xyz", strict=True):
+        if factor:
+            sign = "-" if factor < 0 else "+" if text else ""
+            text += f"{sign}{'' if abs(factor) == 1 else abs(factor)}{axis}"
+    twelfths = round(float(shift) * 12) % 12
+    if twelfths:
+        divisor = int(np.gcd(twelfths, 12))
+        text += f"+{twelfths // divisor}/{12 // divisor}"
+    return text

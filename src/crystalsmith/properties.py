@@ -1,0 +1,99 @@
+"""The registry of properties a crystal can be labelled with and conditioned on.
+
+One canonical name each; files of other projects use other names for the same thing, which are aliases here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["scalar", "log", "category", "elements"]
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property.
+
+    Attributes:
+        name: canonical name, also the name of its label file.
+        kind: ``scalar``; ``log`` (a positive scalar that models see as log10); ``category`` (whole number);
+            ``elements`` (a set of elements, read off the crystal itself).
+        unit: empty for pure numbers.
+        description: one line for people.
+        aliases: names in other projects' files, the preferred first when one file holds several.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    aliases: tuple[str, ...] = ()
+
+
+PROPERTIES: dict[str, Property] = {
+    p.name: p
+    for p in (
+        Property("band_gap", "scalar", "eV", "electronic band gap", ("dft_band_gap", "bandgap", "band_gap_pbe")),
+        Property(
+            "bulk_modulus",
+            "log",
+            "GPa",
+            "bulk modulus, Voigt-Reuss-Hill average",
+            ("dft_bulk_modulus", "k_vrh", "bulk_modulus_vrh", "ml_bulk_modulus"),
+        ),
+        Property(
+            "energy_above_hull",
+            "scalar",
+            "eV/atom",
+            "energy above the convex hull",
+            ("e_above_hull", "e_hull", "ehull", "energy_above_hull_per_atom"),
+        ),
+        Property(
+            "energy_per_atom",
+            "scalar",
+            "eV/atom",
+            "total DFT energy per atom, without corrections",
+            ("energy_per_atom_mpf_raw",),
+        ),
+        Property(
+            "formation_energy_per_atom",
+            "scalar",
+            "eV/atom",
+            "formation energy from the elements",
+            ("formation_energy", "e_form", "e_formation_per_atom"),
+        ),
+        Property("hhi_score", "scalar", "", "Herfindahl-Hirschman index of the supply of its elements", ("hhi",)),
+        Property(
+            "mag_density",
+            "scalar",
+            "Bohr magnetons per cubic angstrom",
+            "magnetic moment per volume",
+            ("dft_mag_density", "magnetic_density"),
+        ),
+        Property("density", "scalar", "g/cm^3", "mass density"),
+        Property(
+            "space_group",
+            "category",
+            "",
+            "space group number, 1 to 230",
+            ("spacegroup", "spacegroup.number", "spacegroup_number", "space_group_number", "sg", "spg"),
+        ),
+        Property("chemical_system", "elements", "", "the set of elements in the crystal", ("chemsys",)),
+    )
+}
+"""All known properties by canonical name."""
+
+_CANONICAL: dict[str, tuple[str, int]] = {
+    alias: (p.name, rank) for p in PROPERTIES.values() for rank, alias in enumerate((p.name, *p.aliases))
+}
+
+
+def canonical_name(name: str) -> str:
+    """Our name of a property that may carry another project's name; unknown names come back unchanged."""
+    return _CANONICAL.get(name.strip().lower(), (name.strip(), 0))[0]
+
+
+def preference(name: str) -> int:
+    """Rank of a name among those of its property: 0 is taken first where one file holds several of them."""
+    return _CANONICAL.get(name.strip().lower(), (name, 0))[1]
