@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from crystalsmith.data.dataset import FORMAT
+
 SPLITS = {"train": 0, "val": 1, "test": 2}
 
 
@@ -40,7 +42,7 @@ def write_dataset(folder: Path, counts: dict[str, int], seed: int = 0, max_atoms
     (folder / "labels").mkdir()
     numbers, occurrences = np.unique(sizes, return_counts=True)
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "name": "random",
         "source": "random numbers",
         "source_sha256": "0" * 64,

@@ -13,9 +13,9 @@ from crystalsmith.errors import InputError
 from crystalsmith.training.config import LimitSettings, OptimizerSettings, ScheduleSettings
 from crystalsmith.training.ema import WeightAverage
 from crystalsmith.training.log import CsvLog, duration
-from crystalsmith.training.loop import clip, make_optimizer
+from crystalsmith.training.optimizer import clip, make_optimizer, optimizer_tensors, restore_optimizer
 from crystalsmith.training.schedule import LearningRate, Limits
-from crystalsmith.training.state import load_state, optimizer_tensors, restore_optimizer, save_state, split
+from crystalsmith.training.state import load_state, save_state, split
 
 
 def test_limits_are_reached_by_whichever_comes_first() -> None:

@@ -85,22 +85,22 @@ def test_a_run_leaves_logs_models_card_and_recipe(dataset_folder: Path, small_re
 
 
 def test_eight_crystals_are_learnt(make_dataset: Callable[..., Path], small_recipe: Settings, tmp_path: Path) -> None:
-    """The elements of eight memorised crystals: cross-entropy per atom from above 4 to below 1.2 nats."""
-    data = make_dataset(train=8, max_atoms=3)
+    """Cross-entropy of four elements falls below 0.8 nats per atom, where knowing their frequencies alone gives
+    ln 4 = 1.39; the total, most of which is noise that nobody can predict in such small crystals, falls by a tenth."""
     recipe = merged(
         small_recipe,
+        model={"width": 32},
         optimizer={"lr": 5e-3},
+        schedule={"name": "cosine"},
         data={"batch_size": 8, "stratified_times": True},
         clipping={"by": "norm", "limit": 1.0},
         limits={"max_steps": 250},
         output={"log_every_steps": 25},
     )
-    train(data, tmp_path / "run", recipe, quiet=True)
+    train(make_dataset(train=8, max_atoms=4), tmp_path / "run", recipe, quiet=True)
     log = rows(tmp_path / "run" / "log.csv")
-    first, last = log[0], log[-1]
-    assert float(first["train_species_nll"]) > 2.0
-    assert float(last["train_species_nll"]) < 1.2
-    assert float(last["train_total"]) < 0.7 * float(first["train_total"])
+    assert float(log[-1]["train_species_nll"]) < 0.8
+    assert float(log[-1]["train_total"]) < 0.9 * float(log[0]["train_total"])
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,7 +117,7 @@ class StepSource:
         passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight) for cut in cuts]
         return Step(index, passes, len(batch))
 
-    def iterate(self, first: int) -> Iterator[Step]:
+    def iterate(self, first: int) -> Generator[Step, None, None]:
         """Steps ``first``, ``first + 1``, ... without end, prepared ahead by ``num_workers`` threads.
 
         ``waited`` adds up the seconds in which the training thread waited for them.

@@ -119,7 +119,7 @@ def make_fabric(recipe: Recipe) -> Any:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     hardware = recipe.hardware
-    torch.set_float32_matmul_precision({"tf32": "high", "bf16-matmul": "medium"}.get(hardware.precision, "highest"))  # type: ignore[arg-type]
+    torch.set_float32_matmul_precision({"tf32": "high", "bf16-matmul": "medium"}.get(hardware.precision, "highest"))
     several = hardware.devices * hardware.num_nodes > 1
     strategy = hardware.strategy if hardware.strategy != "auto" else ("ddp" if several else "auto")
     try:
