@@ -116,7 +116,9 @@ class CifZipSource:
             if info.flag_bits & 0x1:
                 raise InputError(f"{path} is encrypted; unpack it and give the folder.")
         self.path = path
-        self._names = sorted(i.filename for i in infos if i.filename.lower().endswith(".cif") and not _hidden(i.filename))
+        self._names = sorted(
+            i.filename for i in infos if i.filename.lower().endswith(".cif") and not _hidden(i.filename)
+        )
         if not self._names:
             raise InputError(f"{path} holds no .cif files; a zip archive is read as a folder of CIFs.")
         self.num_rows: int | None = len(self._names)
@@ -233,7 +235,9 @@ class JsonEntries:
 
     def rows(self) -> Iterator[Row | Refused]:
         """Parse the entries; see :class:`crystalsmith.data.rows.Chunk`."""
-        return parse_each(((self.first + k, name, entry) for k, (name, entry) in enumerate(self.entries)), _row_of_entry)
+        return parse_each(
+            ((self.first + k, name, entry) for k, (name, entry) in enumerate(self.entries)), _row_of_entry
+        )
 
 
 def _row_of_entry(number: int, name: str, entry: Any) -> Row:
@@ -310,7 +314,9 @@ class JsonSource:
         elif isinstance(loaded, list):
             yield from ((f"{self.path.stem}:{k + 1}", entry) for k, entry in enumerate(loaded))
         else:
-            raise InputError(f"{self.path} holds no list or dictionary of structures; see pymatgen's Structure.as_dict.")
+            raise InputError(
+                f"{self.path} holds no list or dictionary of structures; see pymatgen's Structure.as_dict."
+            )
 
     def chunks(self, size: int) -> Iterator[JsonEntries]:
         """``size`` entries at a time."""
@@ -361,7 +367,9 @@ class DatabaseSource:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 self._ids = [row[0] for row in connection.execute("SELECT id FROM systems ORDER BY id")]
         except sqlite3.Error as error:
-            raise InputError(f"{path} is not an ASE database in SQLite form ({error}); write one with ase.db.") from error
+            raise InputError(
+                f"{path} is not an ASE database in SQLite form ({error}); write one with ase.db."
+            ) from error
         self.num_rows: int | None = len(self._ids)
 
     def chunks(self, size: int) -> Iterator[DatabaseRows]:

@@ -273,5 +273,3 @@ def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: P
         f"None of the {sum(dropped.values())} rows of {source.path} can be kept ({reasons}; first {first}); "
         f"see {saved} and mend the rows or loosen the limits."
     )
-
-
