@@ -273,12 +273,12 @@ def test_training_without_validation_rows(
 def launch(data: Path, run: Path, recipe: Recipe, *flags: str, before: str = "") -> subprocess.Popen[str]:
     path = run.with_suffix(".yaml")
     save_recipe(recipe, path)
-    command = ["-m", "crystalsmith.cli.train"]
+    command = ["-m", "crystalsmith"]
     if before:
-        command = ["-c", f"{before}; import runpy; runpy.run_module('crystalsmith.cli.train', run_name='__main__')"]
+        command = ["-c", f"{before}; import runpy; runpy.run_module('crystalsmith', run_name='__main__')"]
     source = str(Path(__file__).resolve().parents[2] / "src")
     return subprocess.Popen(
-        [sys.executable, *command, str(data), str(run), "--recipe", str(path), *flags],
+        [sys.executable, *command, "train", str(data), str(run), "--recipe", str(path), *flags],
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -286,6 +286,7 @@ def launch(data: Path, run: Path, recipe: Recipe, *flags: str, before: str = "")
     )
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_would(dataset_folder: Path, small_recipe: Settings, tmp_path: Path) -> None:
     """DDP over gloo, with shares cut into unequal numbers of passes and, in the last batch sizes, an odd crystal."""
     recipe = merged(
@@ -308,7 +309,7 @@ def test_two_processes_train_what_one_would(dataset_folder: Path, small_recipe: 
             assert (a[column] == b[column] == "") or float(a[column]) == pytest.approx(float(b[column]), rel=1e-4)
 
 
-@pytest.mark.parametrize("devices", ["1", "2"])
+@pytest.mark.parametrize("devices", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_sigterm_saves_and_exits_0_and_resume_goes_on(
     devices: str, dataset_folder: Path, small_recipe: Settings, tmp_path: Path
 ) -> None:

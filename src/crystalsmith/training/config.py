@@ -16,7 +16,7 @@ from typing import Any, Literal
 from crystalsmith.errors import InputError
 from crystalsmith.training.settings import assign, read, require, seconds
 
-Precision = Literal["32", "tf32", "bf16-mixed", "bf16-matmul"]
+Precision = Literal["32", "tf32", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,9 @@ class HardwareSettings:
     """Where the run happens.
 
     Attributes:
-        precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast);
-            ``bf16-matmul`` (float32 tensors, products in bfloat16 inside where the CPU can).
+        accelerator: ``auto`` (CUDA where there is one, else the CPU) or a Lightning accelerator.
+        devices, num_nodes: processes per node, and nodes.
+        precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast).
         strategy: ``auto`` (one process per device, DDP when there are several) or a Lightning strategy name.
     """
 

@@ -50,5 +50,8 @@ def restore_optimizer(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if names[parameter] in by_name:
-                moved = {field: value.to(parameter.device) for field, value in by_name[names[parameter]].items()}
-                optimizer.state[parameter] = moved
+                # Step counts (scalars) stay on the host, where Adam keeps them.
+                optimizer.state[parameter] = {
+                    field: value.to(parameter.device) if value.ndim else value
+                    for field, value in by_name[names[parameter]].items()
+                }

@@ -46,11 +46,12 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = Fals
         InputError: if something about data, folder, recipe or hardware cannot work.
     """
     data, out = Path(data), Path(out)
-    fabric = make_fabric(recipe)
-    if launching_rank() == 0:
-        check(data, recipe)
-        prepare_folder(out, recipe, resume)
-    return fabric.launch(_session, data, out, recipe, resume, quiet)
+    with quiet_lightning():
+        fabric = make_fabric(recipe)
+        if launching_rank() == 0:
+            check(data, recipe)
+            prepare_folder(out, recipe, resume)
+        return fabric.launch(_session, data, out, recipe, resume, quiet)
 
 
 def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[str]) -> Recipe:
@@ -115,16 +116,15 @@ def make_fabric(recipe: Recipe) -> Any:
         from lightning.fabric import Fabric
     except ImportError:
         raise InputError("Training needs Lightning; install it with: pip install 'crystalsmith[train]'.") from None
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
     hardware = recipe.hardware
-    torch.set_float32_matmul_precision({"tf32": "high", "bf16-matmul": "medium"}.get(hardware.precision, "highest"))
+    accelerator = hardware.accelerator
+    if accelerator == "auto":  # Lightning would choose MPS on a Mac, which has no float64
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     several = hardware.devices * hardware.num_nodes > 1
     strategy = hardware.strategy if hardware.strategy != "auto" else ("ddp" if several else "auto")
     try:
         return Fabric(
-            accelerator=hardware.accelerator,
+            accelerator=accelerator,
             devices=hardware.devices,
             num_nodes=hardware.num_nodes,
             strategy=strategy,
@@ -151,7 +151,11 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
 
     dataset = CrystalDataset.open(data)
     model = build_model(recipe, dataset.manifest)
-    with Console(quiet or fabric.global_rank != 0) as console, stop_on_signals() as asked_to_stop:
+    with (
+        matmul_precision("high" if recipe.hardware.precision == "tf32" else "highest"),
+        Console(quiet or fabric.global_rank != 0) as console,
+        stop_on_signals() as asked_to_stop,
+    ):
         console.say(
             f"Training {recipe.name} on {len(dataset.rows('train')):,} crystals: "
             f"{sum(p.numel() for p in model.network.parameters()):,} parameters, batch {recipe.data.batch_size}, "
@@ -160,6 +164,31 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
         # A run that was killed before its first save has a recipe but no state: it starts over.
         return loop.run(resume and (out / FILE).is_file())
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within the block Lightning does not announce what it found."""
+    logger = logging.getLogger("lightning.fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Within the block float32 products have this precision (torch's names: highest, high)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

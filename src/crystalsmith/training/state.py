@@ -23,7 +23,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, 
     """Write tensors and JSON-able numbers; an earlier file stays whole until the new one is on disk."""
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(flat, temporary, metadata={"format": str(FORMAT), "state": json.dumps(dict(numbers))})
