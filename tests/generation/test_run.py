@@ -279,7 +279,7 @@ def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, s
 
 def test_a_signal_waits_for_the_end_of_a_write():
     steps = []
-    with pytest.raises(Stopped), StopSignals() as stop:
+    with pytest.raises(Stopped), StopSignals() as stop:  # noqa: PT012 - what follows the signal is the test
         with stop.shield():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)

@@ -34,7 +34,7 @@ class CrystalContext(nn.Module):
         return self.mixes[block](_mean(batch, self.pools[block](h)))[batch.batch_index]
 
     def read(self, batch: CrystalBatch, h: Tensor) -> Tensor:
-        """``(B, 3, 3)`` = c0 I + c1 G + c2 G^2, c from the mean atom, G = 3 L^T L / tr(L^T L): turns with the crystal."""
+        """``(B, 3, 3)`` = c0 I + c1 G + c2 G^2, c from the mean atom, G = 3 L^T L / tr(L^T L)."""
         coefficients = self.head(_mean(batch, h)).view(-1, 3, 1, 1)
         gram = batch.cell.transpose(1, 2) @ batch.cell
         gram = 3.0 * gram / gram.diagonal(dim1=1, dim2=2).sum(-1).view(-1, 1, 1)
