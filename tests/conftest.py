@@ -108,3 +108,27 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
         return write_dataset(tmp_path / f"data-{seed}-{'-'.join(map(str, counts.values()))}", counts, seed, max_atoms)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a very small model with random weights, which samples in five steps."""
+    from crystalsmith.checkpoints.model import Model, ModelMetadata
+    from crystalsmith.checkpoints.store import save_model
+    from crystalsmith.diffusion.process import Process, ProcessConfig
+    from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
+    from crystalsmith.network.gemnet import GemNetConfig
+
+    torch.manual_seed(0)
+    sizes = GemNetConfig(
+        width=16, num_blocks=1, cutoff=5.0, max_neighbors=8, num_radial=16, width_triplet=8, width_bilinear=8
+    )
+    metadata = ModelMetadata(
+        name="untrained",
+        num_atoms_histogram={1: 0.1, 2: 0.2, 4: 0.4, 7: 0.2, 11: 0.1},
+        sampling={"solver": "predictor_corrector", "steps": 5},
+    )
+    process = Process(ProcessConfig(cell_variance={"all": (0.1, 0.1)}))
+    folder = tmp_path_factory.mktemp("models") / "untrained"
+    save_model(Model(GemNetDenoiser(DenoiserConfig(sizes)), process, metadata), folder, "# A model for tests\n")
+    return folder
