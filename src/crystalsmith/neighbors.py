@@ -218,10 +218,15 @@ def _mutual(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, ma
 
 
 def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
+    # An atom is as far from its image +N as from -N, and the limit may fall between the two: then the published code
+    # keeps the later image, so they stand in falling order for a stable sort.
+    pair, image = grid.split(key)
+    falling = (pair * len(grid.images) + (len(grid.images) - 1 - image)).argsort()
+    key, distance2 = key[falling], distance2[falling]
     target, rank, count = _ranked(grid, key, distance2)
     if len(key) and int(count.max()) > max_neighbors:
         table = _distance_table(target, rank, count, distance2)
-        chosen = table.topk(max_neighbors, dim=1, largest=False).indices
+        chosen = table.sort(dim=1, stable=True).indices[:, :max_neighbors]
         nearest = torch.zeros(table.shape, dtype=torch.bool, device=key.device).scatter_(1, chosen, True)
         keep = nearest.view(-1)[target * table.shape[1] + rank]
         key, target = key[keep], target[keep]

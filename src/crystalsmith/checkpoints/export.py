@@ -108,7 +108,7 @@ def _check_expressible(model: Model) -> None:
     gemnet, process = model.network.config.gemnet, model.process.config
     reasons = {
         "its edges follow our rule, which the published code lacks": gemnet.edge_rule != "published",
-        "atoms see the volume of the cell": gemnet.cell_context,
+        "atoms see the crystal as a whole": gemnet.crystal_context,
         "its force heads have another depth": gemnet.head_residuals != GemNetConfig.head_residuals,
         "its cell output is preconditioned": process.cell_variance is not None,
         "it predicts structures for given elements": process.task != "generate",

@@ -132,7 +132,7 @@ def _gemnet(model: _Section, style: str, num_base: int, adapted: list[str]) -> G
         max_neighbors=node.whole("max_neighbors"),
         max_images=node.whole("max_cell_images_per_dim", 5),
         edge_rule="published",
-        **{ours: node.whole(key, default) for key, (ours, default) in _SIZES.items()},
+        **{ours: node.whole(key, default) for key, (ours, default) in _SIZES.items()},  # type: ignore[arg-type]
     )
 
 

@@ -9,14 +9,13 @@ import torch
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from crystalsmith.checkpoints.model import Model
     from crystalsmith.generation.request import Request
 
 PRECISIONS = ("auto", "float32", "bf16")
 
-_EDGES_PER_CRYSTAL = 520
-"""Edges of a crystal of 10.6 atoms in the published graph (measured)."""
+_BYTES_PER_EDGE_CHANNEL = 240
+"""Peak memory per edge and channel: about 60 MB per crystal of the published size (530 edges, 512 wide), rounded up."""
 
 _CPU_FLOPS_PER_CORE = 4e10
 """Sustained float32 rate of one core (measured: 100 GFLOP/s on two), for the estimate of a batch's duration only."""
@@ -68,17 +67,16 @@ def _fast_bf16(device: torch.device) -> bool:
     return bool(supported is not None and supported())
 
 
-def choose_batch_size(network: nn.Module, request: Request, calls_per_step: int, device: torch.device) -> int:
+def choose_batch_size(model: Model, request: Request, calls_per_step: int, device: torch.device) -> int:
     """A batch that fits into memory and, on a CPU, is done in about a minute; always a power of two.
 
     An estimate from the size of the network, not a measurement, so that the same request on the same machine is cut
     into the same batches.
     """
-    parameters = sum(p.numel() for p in network.parameters())
-    mean_atoms = sum(n * w for n, w in request.num_atoms.items())
-    edges = _EDGES_PER_CRYSTAL * max(1.0, mean_atoms / 10.6)
-    # Activations of the published size take about 60 MB per crystal (1.75 GB for 16, weights and library included).
-    memory = max(4e6, 60e6 * (parameters / 35e6) ** 0.5 * edges / _EDGES_PER_CRYSTAL)
+    parameters = sum(p.numel() for p in model.network.parameters())
+    gemnet = model.network.config.gemnet
+    edges = gemnet.max_neighbors * sum(n * w for n, w in request.num_atoms.items())
+    memory = edges * gemnet.width * _BYTES_PER_EDGE_CHANNEL
     limit = min(_MAX_BATCH[device.type], request.num, max(1, int(0.5 * _free_memory(device) / memory)))
     if device.type == "cpu":
         seconds = (

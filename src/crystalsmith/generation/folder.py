@@ -64,10 +64,11 @@ class OutputFolder:
         head = {"format": FORMAT, "status": "running", "created": now()}
         folder = OutputFolder(path, head | manifest | {"batches": [], "failed": [], "counts": {}})
         try:
-            (path / "cif").mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
+            folder.update(status="running")
+            (path / "cif").mkdir()
         except OSError as error:
             raise InputError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from None
-        folder.update(status="running")
         write_atomically(folder.geometries, "")
         write_atomically(folder.table, _csv([COLUMNS]))
         return folder
@@ -174,6 +175,11 @@ def trajectory_name(crystal: str) -> str:
     return f"trajectories/{crystal}.extxyz"
 
 
+def is_occupied(path: Path) -> bool:
+    """Whether a folder holds anything, apart from a file that a killed run had not finished."""
+    return path.is_dir() and any(not item.name.endswith(_TEMPORARY) for item in path.iterdir())
+
+
 def refuse_occupied(path: Path) -> None:
     """Make sure that a new run may write here.
 
@@ -182,7 +188,7 @@ def refuse_occupied(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder that does not exist yet.")
-    if path.is_dir() and any(path.iterdir()):
+    if is_occupied(path):
         raise InputError(f"The folder {path} is not empty; choose another, or go on with its run by --resume.")
 
 

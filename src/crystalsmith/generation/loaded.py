@@ -105,7 +105,7 @@ class LoadedModel:
         device = torch.device(self.device)
         if batch_size is None:
             calls = NETWORK_CALLS_PER_STEP[request.solver]
-            batch_size = choose_batch_size(self.model.network, request, calls, device)
+            batch_size = choose_batch_size(self.model, request, calls, device)
         elif batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give 1 at least.")
         bar = reporter(progress)

@@ -15,7 +15,7 @@ from crystalsmith import __version__
 from crystalsmith.errors import InputError
 from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
-from crystalsmith.generation.folder import OutputFolder, now, refuse_occupied
+from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
 from crystalsmith.generation.request import Request, make_request
@@ -86,7 +86,7 @@ def generate(out: Path, options: Options, *, resume: bool = False, reporter: Rep
     """
     began = time.perf_counter()
     reporter = reporter or Silent()
-    resume = resume and out.is_dir() and any(out.iterdir())
+    resume = resume and is_occupied(out)
     if not resume:
         refuse_occupied(out)
     session = _resumed(out, options) if resume else _started(out, options)
@@ -135,7 +135,7 @@ def _started(out: Path, options: Options) -> _Session:
         precision=precision,
     )
     calls = NETWORK_CALLS_PER_STEP[request.solver]
-    batch_size = options.batch_size or choose_batch_size(model.network, request, calls, device)
+    batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
     head = manifest_head(model, name, digest, settings)
     folder = OutputFolder.create(out, head | {"sessions": [_session_facts(device, 0)]})

@@ -20,7 +20,7 @@ class Recorder:
 
     def __init__(self, steps: int, frames: int = FRAMES) -> None:
         self.steps = steps
-        self.every = max(1, steps // frames)
+        self.every = max(1, round(steps / frames))
         self.frames: list[tuple[int, CrystalBatch]] = []
 
     def __call__(self, step: int, batch: CrystalBatch, mean: CrystalBatch) -> None:

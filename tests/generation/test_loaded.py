@@ -1,0 +1,99 @@
+"""The Python face gives what the command line writes."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import crystalsmith
+from crystalsmith.generation.run import Options, generate
+
+
+@pytest.fixture(scope="module")
+def loaded(untrained):
+    return crystalsmith.load(untrained, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def crystals(loaded):
+    return loaded.generate(10, seed=2, batch_size=4)
+
+
+def test_a_sequence_of_structures_and_the_batch_behind_it(crystals):
+    from pymatgen.core import Structure
+
+    assert len(crystals) == len(crystals.batch) == len(crystals.table) == 10
+    assert all(isinstance(structure, Structure) for structure in crystals)
+    assert crystals[-1] == crystals.structures[9]
+    assert len(crystals[2:5]) == 3
+    for structure, n, row in zip(crystals, crystals.batch.num_atoms.tolist(), crystals.table, strict=True):
+        assert len(structure) == n == row["num_atoms"]
+        assert structure.composition.reduced_formula == row["formula"]
+    assert "untrained" in repr(crystals)
+
+
+def test_the_same_crystals_as_the_command_line(crystals, untrained, tmp_path):
+    wanted = Options(model=str(untrained), num=10, seed=2, batch_size=4, precision="float32", device="cpu")
+    generate(tmp_path / "by_run", wanted)
+    saved = crystals.save(tmp_path / "by_save")
+    for name in ("crystals.csv", "crystals.extxyz"):
+        assert (saved / name).read_bytes() == (tmp_path / "by_run" / name).read_bytes()
+    assert {path.name for path in (saved / "cif").iterdir()} == {
+        path.name for path in (tmp_path / "by_run" / "cif").iterdir()
+    }
+    with pytest.raises(crystalsmith.InputError, match="not empty"):
+        crystals.save(saved)
+    assert generate(saved, Options(), resume=True).status == "complete"
+
+
+def test_number_of_atoms_as_mapping_range_and_number(loaded):
+    assert loaded.generate(5, num_atoms=3, steps=1).batch.num_atoms.tolist() == [3] * 5
+    assert set(loaded.generate(20, num_atoms="2-4", steps=1).batch.num_atoms.tolist()) <= {2, 4}
+    assert set(loaded.generate(20, num_atoms={5: 1, 6: 1}, steps=1).batch.num_atoms.tolist()) == {5, 6}
+
+
+def test_failed_crystals_are_left_out_and_listed(loaded, monkeypatch):
+    from crystalsmith.generation import sampler
+
+    real = sampler.sample_batch
+
+    def damaged(*args, **kwargs):
+        batch = real(*args, **kwargs)
+        batch.cell[0] = np.nan
+        return batch
+
+    monkeypatch.setattr(sampler, "sample_batch", damaged)
+    crystals = loaded.generate(6, batch_size=3, steps=1)
+    assert crystals.indices == (1, 2, 4, 5)
+    assert len(crystals) == len(crystals.structures) == 4
+    assert [bool(row["file"]) for row in crystals.table] == [False, True, True] * 2
+
+
+def test_misuse_is_one_sentence(loaded):
+    for wrong in ({"num": 0}, {"num_atoms": "many"}, {"steps": -1}, {"solver": "magic"}, {"batch_size": 0}):
+        with pytest.raises(crystalsmith.InputError):
+            loaded.generate(**{"num": 1, **wrong})
+    with pytest.raises(crystalsmith.InputError, match="no model"):
+        crystalsmith.load("no-such-model")
+
+
+def test_the_table_is_what_csv_holds(crystals, tmp_path):
+    with (crystals.save(tmp_path / "out") / "crystals.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    for row, line in zip(crystals.table, read, strict=True):
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == line
+
+
+def test_loading_and_sampling_need_neither_pymatgen_nor_ase(untrained):
+    code = (
+        "import sys\n"
+        "for name in ('pymatgen', 'ase', 'moyopy', 'lightning', 'pyarrow'): sys.modules[name] = None\n"
+        "import crystalsmith\n"
+        f"made = crystalsmith.load({str(untrained)!r}, device='cpu').generate(2, steps=1)\n"
+        "assert len(made.batch) == 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
