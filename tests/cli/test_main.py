@@ -47,9 +47,10 @@ def test_help_is_quick(arguments):
 
 
 def test_every_command_has_help_with_examples():
-    from crystalsmith.cli.main import app
     from typer.main import get_command
     from typer.testing import CliRunner
+
+    from crystalsmith.cli.main import app
 
     def walk(command, path):
         yield path

@@ -279,12 +279,17 @@ def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, s
 
 def test_a_signal_waits_for_the_end_of_a_write():
     steps = []
-    with pytest.raises(Stopped), StopSignals() as stop:
-        with stop.shield():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)
-            steps.append("written")
-        steps.append("never")
+
+    def write_then_go_on():
+        with StopSignals() as stop:
+            with stop.shield():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+                steps.append("written")
+            steps.append("never")
+
+    with pytest.raises(Stopped):
+        write_then_go_on()
     assert steps == ["written"]
 
 
