@@ -216,10 +216,10 @@ def primitive_cell(
 ) -> tuple[Floats, Floats, Integers]:
     """The smallest cell that repeats one crystal; positions that become one atom are averaged.
 
-    Translations are looked for among the vectors between atoms of the rarest element and accepted when every atom lands
-    within ``tolerance`` of an atom of its element. They are then made exact fractions of the cell, so the lattice is not
-    strained and the volume per atom stays as it was. A crystal that is primitive comes back as it is; one whose atom
-    counts have no common divisor is known to be so without any search.
+    Translations are looked for among the vectors between atoms of the rarest element and accepted when every atom
+    lands within ``tolerance`` of an atom of its element. They are then made exact fractions of the cell, so the lattice
+    is not strained and the volume per atom stays as it was. A crystal that is primitive comes back as it is; one whose
+    atom counts have no common divisor is known to be so without any search.
 
     Args:
         frac_coords: ``(n, 3)``.
@@ -256,9 +256,10 @@ def _pure_translation(
         strain = np.linalg.norm((candidates - snapped) @ cell, axis=-1)
         for p, t in zip(numerators.astype(np.int64), snapped, strict=True):
             # A numerator that shares a factor with the order is a translation of a smaller order, tried before.
-            if math.gcd(order, *p.tolist()) == 1 and strain[(snapped == t).all(-1)].min() <= tolerance:
-                if all(_maps_onto_itself(frac_coords[atoms], t, cell, tolerance) for atoms in species):
-                    return p % order, order
+            if math.gcd(order, *p.tolist()) != 1 or strain[(snapped == t).all(-1)].min() > tolerance:
+                continue
+            if all(_maps_onto_itself(frac_coords[atoms], t, cell, tolerance) for atoms in species):
+                return p % order, order
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from crystalsmith.crystals import CrystalBatch
+from crystalsmith.crystals import CrystalBatch, wrap
 
 EdgeRule = Literal["mutual", "published"]
 
@@ -114,6 +114,8 @@ class _Candidates:
     """All ordered pairs (target i, source j) of atoms of one crystal times all images; a key names one of them.
 
     key = pair * M + image. Pairs are sorted by target, images are symmetric, so that M - 1 - image is the opposite one.
+    The grid of images reaches the cut-off only between atoms of one cell, so atoms are brought into [0, 1) first;
+    ``home (N, 3)`` is the cell that each came from.
     """
 
     target: Tensor
@@ -123,6 +125,7 @@ class _Candidates:
     translation: Tensor
     pair_crystal: Tensor
     images: Tensor
+    home: Tensor
     num_atoms_total: int
 
     @staticmethod
@@ -137,7 +140,8 @@ class _Candidates:
         first_atom = (torch.cumsum(n, 0) - n)[batch.batch_index]
         source = torch.arange(len(target), device=device) - first_pair[target] + first_atom[target]
         opposite = first_pair[source] + target - first_atom[source]
-        cart = torch.einsum("ni,nij->nj", batch.frac_coords, cell[batch.batch_index])
+        inside = wrap(batch.frac_coords)
+        cart = torch.einsum("ni,nij->nj", inside, cell[batch.batch_index])
         return _Candidates(
             target=target,
             source=source,
@@ -146,6 +150,7 @@ class _Candidates:
             translation=torch.einsum("mi,bij->bjm", images.to(cell.dtype), cell),
             pair_crystal=batch.batch_index[target],
             images=images,
+            home=(batch.frac_coords - inside).round().long(),
             num_atoms_total=total,
         )
 
@@ -213,10 +218,15 @@ def _mutual(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, ma
 
 
 def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
+    # An atom is as far from its image +N as from -N, and the limit may fall between the two: then the published code
+    # keeps the later image, so they stand in falling order for a stable sort.
+    pair, image = grid.split(key)
+    falling = (pair * len(grid.images) + (len(grid.images) - 1 - image)).argsort()
+    key, distance2 = key[falling], distance2[falling]
     target, rank, count = _ranked(grid, key, distance2)
     if len(key) and int(count.max()) > max_neighbors:
         table = _distance_table(target, rank, count, distance2)
-        chosen = table.topk(max_neighbors, dim=1, largest=False).indices
+        chosen = table.sort(dim=1, stable=True).indices[:, :max_neighbors]
         nearest = torch.zeros(table.shape, dtype=torch.bool, device=key.device).scatter_(1, chosen, True)
         keep = nearest.view(-1)[target * table.shape[1] + rank]
         key, target = key[keep], target[keep]
@@ -241,7 +251,7 @@ def _tabulate(grid: _Candidates, key: Tensor) -> EdgeTable:
         vector=vector,
         distance=vector.norm(dim=-1),
         mirror=torch.searchsorted(key, grid.mirror(key)),
-        image=grid.images[image],
+        image=grid.images[image] + grid.home[target] - grid.home[source],
         first=first,
         slot=target * width + torch.arange(len(key), device=key.device) - first[target],
         mask=torch.arange(width, device=key.device) < count.unsqueeze(-1),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import torch
 
 from crystalsmith.contracts import Denoiser
 from crystalsmith.diffusion.process import Process, ProcessConfig
@@ -116,8 +119,12 @@ class Model:
         }
 
     @staticmethod
-    def from_config(data: Mapping[str, Any]) -> Model:
+    def from_config(data: Mapping[str, Any], empty: bool = False) -> Model:
         """A model with fresh weights from :meth:`config_dict`.
+
+        Args:
+            data: what :meth:`config_dict` gave.
+            empty: build no weights at all (on torch's meta device), for those that are read from a file at once.
 
         Raises:
             InputError: if the layout is newer than this code or something in it is unknown.
@@ -128,8 +135,10 @@ class Model:
         if (kind := network.pop("kind", None)) != "gemnet":
             raise InputError(f"The model's network kind is {kind!r}; this version knows gemnet.")
         try:
+            with torch.device("meta") if empty else nullcontext():
+                module = GemNetDenoiser(DenoiserConfig.from_dict(network))
             return Model(
-                GemNetDenoiser(DenoiserConfig.from_dict(network)),
+                module,
                 Process(ProcessConfig.from_dict(data.get("process", {}))),
                 ModelMetadata.from_dict(data.get("metadata", {})),
             )

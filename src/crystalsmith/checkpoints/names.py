@@ -82,7 +82,7 @@ _PROPERTY: tuple[tuple[str, str], ...] = (
     (r"mean", "scaler.means"),
     (r"std", "scaler.stds"),
     (r"table\.weight", "conditional_embedding_module.embedding.weight"),
-    (r"linear\.(weight|bias)", r"conditional_embedding_module.\1"),
+    (r"linear\.(weight|bias)", r"conditional_embedding_module.embedding.\1"),
     (r"unlabelled\.weight", "unconditional_embedding_module.embedding.weight"),
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from crystalsmith.checkpoints.cache import HUB_PREFIX, cached_models, imported_models
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.errors import InputError
 
@@ -23,25 +23,36 @@ BUNDLED = Path(__file__).resolve().parents[1] / "models"
 
 
 def list_models() -> dict[str, Path]:
-    """Name and folder of every bundled model."""
+    """Name and folder of every model that is known: bundled, cached from a hub, and imported (by folder)."""
+    return {**bundled_models(), **cached_models(), **imported_models()}
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name and folder of every model that comes with the package."""
     return {folder.name: folder for folder in sorted(BUNDLED.iterdir()) if (folder / CONFIG).is_file()}
 
 
 def find_model(name_or_folder: str | Path) -> Path:
-    """The folder of a bundled model or of a model on disk.
+    """The folder of a bundled model, of a model on disk, or of a hub model ``hf:owner/repository/name``.
+
+    A hub model is imported into the user's cache the first time.
 
     Raises:
         InputError: if there is none.
     """
-    bundled = list_models()
+    bundled = bundled_models()
     if str(name_or_folder) in bundled:
         return bundled[str(name_or_folder)]
+    if str(name_or_folder).startswith(HUB_PREFIX):
+        from crystalsmith.checkpoints.hub import cached_import
+
+        return cached_import(str(name_or_folder))
     folder = Path(name_or_folder)
     if (folder / CONFIG).is_file():
         return folder
     known = ", ".join(bundled) or "none"
     what = f"The folder {folder} holds no {CONFIG}" if folder.is_dir() else f"There is no model '{name_or_folder}'"
-    raise InputError(f"{what}; give a model folder or a bundled name ({known}).")
+    raise InputError(f"{what}; give a model folder, hf:owner/repository/name, or a bundled name ({known}).")
 
 
 def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: torch.dtype | None = None) -> None:
@@ -75,7 +86,7 @@ def load_model(name_or_folder: str | Path, device: torch.device | str = "cpu") -
         InputError: if it does not exist, is damaged, or weights and configuration do not belong together.
     """
     folder = find_model(name_or_folder)
-    model = Model.from_config(read_config(folder))
+    model = Model.from_config(read_config(folder), empty=True)
     path = folder / WEIGHTS
     try:
         state = load_file(path)
@@ -84,7 +95,9 @@ def load_model(name_or_folder: str | Path, device: torch.device | str = "cpu") -
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); copy or download it again.") from None
     check_state(model.network.state_dict(), state, path)
-    model.network.load_state_dict(state)
+    # Copies: a tensor of the file is mapped from it, and half precision on disk is single precision here.
+    single = {name: x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True) for name, x in state.items()}
+    model.network.load_state_dict(single, assign=True)
     model.network.to(device).eval()
     return model
 
@@ -133,8 +146,7 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def _write_atomically(path: Path, write: Any) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = str(path.parent / f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from crystalsmith import __version__
-from crystalsmith.cli import generate, models, train
+from crystalsmith.cli import data, generate, models, train
 from crystalsmith.cli._shared import Commands, examples, flowing
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ def options(
 
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 
 

@@ -6,9 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli import models_import
+from crystalsmith.cli._shared import examples, flowing, print_json
 
-app = typer.Typer(no_args_is_help=True, help="List the models and show what they are.")
+app = typer.Typer(no_args_is_help=True, help="List the models, show what they are, import and export them.")
+app.command("import", epilog=models_import.IMPORT_EPILOG, help=flowing(models_import.import_model.__doc__))(
+    models_import.import_model
+)
+app.command("export", epilog=models_import.EXPORT_EPILOG, help=flowing(models_import.export_model.__doc__))(
+    models_import.export_model
+)
 
 
 @app.command("list", epilog=examples("crystalsmith models list", "crystalsmith models list --json"))

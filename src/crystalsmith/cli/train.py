@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-EPILOG = """Examples:
+from crystalsmith.cli._shared import examples
 
-crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h
-
-crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50
-
-crystalsmith train mp20/ run/ --resume
-
-The result is run/best (lowest validation loss) and run/last, each a model for crystalsmith generate --model run/best.
-"""
+EPILOG = examples(
+    "crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h",
+    "crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50",
+    "crystalsmith train mp20/ run/ --resume",
+    "crystalsmith generate crystals/ --model run/best",
+)
 
 
 def train(
@@ -33,12 +31,16 @@ def train(
     ] = None,
     devices: Annotated[int | None, typer.Option(help="Devices (processes) per node.")] = None,
     num_nodes: Annotated[int | None, typer.Option(help="Nodes, each started by SLURM or torchrun.")] = None,
-    precision: Annotated[str | None, typer.Option(help="32, tf32, bf16-mixed or bf16-matmul.")] = None,
-    accelerator: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="32, tf32 or bf16-mixed.")] = None,
+    accelerator: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train a diffusion model on a prepared data set; safe to interrupt, --resume continues."""
+    """Train a diffusion model on a prepared data set.
+
+    OUT gets recipe.yaml, log.csv, val_bins.csv, and the models best/ (lowest validation loss) and last/. SIGTERM and
+    Ctrl-C save and end the run; --resume continues it bit for bit where the hardware allows.
+    """
     from crystalsmith.training.config import load_recipe
     from crystalsmith.training.log import duration
     from crystalsmith.training.run import resume_recipe
@@ -67,22 +69,3 @@ def train(
 def _quoted(value: object) -> str:
     """A flag's value as YAML that stays what it is: the precision 32 and the time 1:00:00 are texts."""
     return f"'{value}'" if isinstance(value, str) and value not in ("true", "false") else str(value)
-
-
-def _main() -> None:
-    """``python -m crystalsmith.cli.train``: the command alone, for launchers that start one process per device."""
-    import sys
-
-    from crystalsmith.errors import InputError
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(epilog=EPILOG)(train)
-    try:
-        app()
-    except InputError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    _main()

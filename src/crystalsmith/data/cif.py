@@ -20,14 +20,23 @@ from crystalsmith.data.rows import Crystal, RowError, crystal, element
 MAX_SITES = 1000
 """Sites in one CIF; preparation wants small crystals, and one file must not hold up all others."""
 
+MAX_TEXT = 4 * 2**20
+"""Bytes of the largest CIF read; files and zip members are measured before they are unpacked."""
+
+MAX_LINE = 4096
+"""Characters in a line; CIF allows 2048. Longer ones are no CIF, and would cost time squared."""
+
 SAME_SITE = 0.05
 """Angstrom within which symmetry images of one site are one atom."""
+
+MAX_LOOKED_UP = 200
+"""Sites in a CIF whose symmetry pymatgen has to look up, which it does in a time that grows with their square."""
 
 Values = dict[str, list[str]]
 Operations = list[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 _TOKEN = re.compile(r"""'(?:[^'\n]|'(?=\S))*'(?=\s|$)|"(?:[^"\n]|"(?=\S))*"(?=\s|$)|\#[^\n]*|[^\s'"#][^\s]*|\S+""")
-_CELL = ("_cell_length_a", "_cell_length_b", "_cell_length_c", "_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
+_CELL = tuple(f"_cell_length_{k}" for k in "abc") + tuple(f"_cell_angle_{k}" for k in ("alpha", "beta", "gamma"))
 _OPERATIONS = ("_symmetry_equiv_pos_as_xyz", "_space_group_symop_operation_xyz")
 _GROUP_NAMES = ("_symmetry_space_group_name_h-m", "_space_group_name_h-m_alt", "_space_group_name_hall")
 _GROUP_NUMBERS = ("_symmetry_int_tables_number", "_space_group_it_number")
@@ -41,6 +50,10 @@ def crystal_from_cif(text: str) -> Crystal:
     """
     if "\0" in text:
         raise RowError("unreadable", "binary data instead of CIF text")
+    if len(text) > MAX_TEXT:
+        raise RowError("too_large", f"the CIF is longer than {MAX_TEXT // 2**20} MB")
+    if max(map(len, text.splitlines()), default=0) > MAX_LINE:
+        raise RowError("unreadable", f"a line is longer than {MAX_LINE} characters")
     blocks = [values for values in _blocks(text) if "_atom_site_fract_x" in values]
     if not blocks:
         raise RowError("unreadable", "no CIF block with _atom_site_fract_x")
@@ -59,11 +72,14 @@ def crystal_from_cif(text: str) -> Crystal:
     _refuse_disorder(values)
     operations = _operations(values)
     if operations is None:
+        if sites > MAX_LOOKED_UP:
+            raise RowError("too_many_atoms", f"{sites} sites and no symmetry operations (at most {MAX_LOOKED_UP})")
         return _with_pymatgen(text)
-    coords = np.array([[_number(x) for x in values[f"_atom_site_fract_{k}"]] for k in "xyz"]).T
+    columns = [[_number(x) for x in values[f"_atom_site_fract_{k}"]] for k in "xyz"]
     numbers = _species(values)
-    if coords.shape != (sites, 3) or len(numbers) != sites:
+    if any(length != sites for length in (len(numbers), *map(len, columns))):
         raise RowError("bad_shape", "the columns of the atom loop differ in length")
+    coords = np.array(columns).T
     if not np.isfinite(coords).all():
         raise RowError("not_finite", "a coordinate is NaN or infinite")
     if len(operations) > 1:

@@ -180,7 +180,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     file = folder / "manifest.json"
     if not file.is_file():
-        raise InputError(f"{folder} is not a prepared data set (no manifest.json); make one with crystalsmith data prepare.")
+        raise InputError(
+            f"{folder} is no prepared data set (it has no manifest.json); make one with crystalsmith data prepare."
+        )
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

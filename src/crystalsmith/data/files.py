@@ -12,12 +12,13 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
 import numpy as np
 
-from crystalsmith.data.cif import MAX_SITES, crystal_from_cif
+from crystalsmith.data.cif import MAX_SITES, MAX_TEXT, crystal_from_cif
 from crystalsmith.data.rows import (
     ID_NAMES,
     SPLIT_NAMES,
@@ -34,9 +35,6 @@ from crystalsmith.data.rows import (
     split_name,
 )
 from crystalsmith.errors import InputError
-
-MAX_MEMBER = 16 * 2**20
-"""Bytes of the largest CIF read; the size is checked before anything is unpacked."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +67,19 @@ def _stem(name: str) -> str:
 
 
 def _read_file(path: Path) -> bytes:
-    if path.stat().st_size > MAX_MEMBER:
-        raise RowError("too_large", f"the file is larger than {MAX_MEMBER // 2**20} MB")
+    if path.stat().st_size > MAX_TEXT:
+        raise RowError("too_large", f"the file is larger than {MAX_TEXT // 2**20} MB")
     return path.read_bytes()
 
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    if archive.getinfo(name).file_size > MAX_MEMBER:
-        raise RowError("too_large", f"the file unpacks to more than {MAX_MEMBER // 2**20} MB")
+    if archive.getinfo(name).file_size > MAX_TEXT:
+        raise RowError("too_large", f"the file unpacks to more than {MAX_TEXT // 2**20} MB")
     with archive.open(name) as member:
         # The size in the directory may be a lie; reading stops one byte after the limit.
-        content = member.read(MAX_MEMBER + 1)
-    if len(content) > MAX_MEMBER:
-        raise RowError("too_large", f"the file unpacks to more than {MAX_MEMBER // 2**20} MB")
+        content = member.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise RowError("too_large", f"the file unpacks to more than {MAX_TEXT // 2**20} MB")
     return content
 
 
@@ -116,7 +114,8 @@ class CifZipSource:
             if info.flag_bits & 0x1:
                 raise InputError(f"{path} is encrypted; unpack it and give the folder.")
         self.path = path
-        self._names = sorted(i.filename for i in infos if i.filename.lower().endswith(".cif") and not _hidden(i.filename))
+        names = (info.filename for info in infos)
+        self._names = sorted(name for name in names if name.lower().endswith(".cif") and not _hidden(name))
         if not self._names:
             raise InputError(f"{path} holds no .cif files; a zip archive is read as a folder of CIFs.")
         self.num_rows: int | None = len(self._names)
@@ -179,8 +178,7 @@ class ExtxyzSource:
         self.num_rows: int | None = None
         with path.open("rb") as file:
             head = file.read(4096)
-        first = head.split(b"\n", 1)[0].strip()
-        if not first.isdigit():
+        if not _is_count(head.split(b"\n", 1)[0].decode("utf-8", "replace")):
             what = "is empty" if not head.strip() else "does not begin with a number of atoms"
             raise InputError(f"{path} {what}; give an extended XYZ file with a Lattice in each comment line.")
 
@@ -206,7 +204,7 @@ class ExtxyzSource:
             line_number += 1
             if not line.strip():
                 continue
-            if not line.strip().isdigit():
+            if not _is_count(line):
                 raise InputError(
                     f"{self.path} line {line_number} should be a number of atoms but is '{line.strip()[:40]}'; "
                     "mend or cut the file there."
@@ -214,11 +212,16 @@ class ExtxyzSource:
             atoms = int(line)
             line_number += atoms + 1
             if atoms > MAX_SITES:
-                for _ in range(atoms + 1):
-                    file.readline()
+                if sum(1 for _ in islice(file, atoms + 1)) <= atoms:
+                    raise InputError(f"{self.path} ends before the {atoms} atoms announced in its last frame.")
                 yield atoms
             else:
                 yield line + "".join(file.readline() for _ in range(atoms + 1))
+
+
+def _is_count(line: str) -> bool:
+    text = line.strip()
+    return text.isascii() and text.isdigit() and len(text) < 12
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,8 @@ class JsonEntries:
 
     def rows(self) -> Iterator[Row | Refused]:
         """Parse the entries; see :class:`crystalsmith.data.rows.Chunk`."""
-        return parse_each(((self.first + k, name, entry) for k, (name, entry) in enumerate(self.entries)), _row_of_entry)
+        items = ((self.first + k, name, entry) for k, (name, entry) in enumerate(self.entries))
+        return parse_each(items, _row_of_entry)
 
 
 def _row_of_entry(number: int, name: str, entry: Any) -> Row:
@@ -310,7 +314,9 @@ class JsonSource:
         elif isinstance(loaded, list):
             yield from ((f"{self.path.stem}:{k + 1}", entry) for k, entry in enumerate(loaded))
         else:
-            raise InputError(f"{self.path} holds no list or dictionary of structures; see pymatgen's Structure.as_dict.")
+            raise InputError(
+                f"{self.path} holds no list or dictionary of pymatgen structures; write them with as_dict."
+            )
 
     def chunks(self, size: int) -> Iterator[JsonEntries]:
         """``size`` entries at a time."""
@@ -361,7 +367,8 @@ class DatabaseSource:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 self._ids = [row[0] for row in connection.execute("SELECT id FROM systems ORDER BY id")]
         except sqlite3.Error as error:
-            raise InputError(f"{path} is not an ASE database in SQLite form ({error}); write one with ase.db.") from error
+            message = f"{path} is not an ASE database in SQLite form ({error}); write it with ase.db."
+            raise InputError(message) from error
         self.num_rows: int | None = len(self._ids)
 
     def chunks(self, size: int) -> Iterator[DatabaseRows]:

@@ -1,12 +1,12 @@
-"""Preparation of a data set: any input to a folder of memory-mapped arrays, with a ledger of what was dropped and why."""
+"""Preparation of a data set: any input to memory-mapped arrays, with a ledger of what was dropped and why."""
 
 from __future__ import annotations
 
 import csv
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,9 +16,6 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
 from crystalsmith.data.readers import Source, open_source
@@ -80,17 +77,20 @@ def prepare(
     Raises:
         InputError: if the input cannot be read, nothing in it can be kept, or ``output`` exists.
     """
-    settings: dict[str, Any] = {}
     rules = _rules(
         max_atoms, elements, max_energy_above_hull, primitive, primitive_tolerance, niggli, keep_splits, split_fractions
     )
+    if jobs is not None and jobs < 1:
+        raise InputError(f"The number of worker processes must be at least 1, not {jobs}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"The limit must be at least 1 row, not {limit}.")
     target = Path(output)
     _check_output(target, overwrite)
-    source = open_source(input)
     settings = _settings(rules, drop_duplicates, limit)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
+        source = open_source(input)
+        scratch.mkdir(parents=True)
         collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
         if drop_duplicates:
             with _ledger(scratch / LEDGER) as write:
@@ -99,9 +99,11 @@ def prepare(
             raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
         manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
         _install(scratch, target)
-    except BaseException:
+    except OSError as error:
+        where = target if error.filename is None or str(scratch) in str(error.filename) else error.filename
+        raise InputError(f"Preparing {target} failed at {where}: {error.strerror}; mend that and try again.") from error
+    finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return manifest
 
 
@@ -162,12 +164,11 @@ def _check_output(target: Path, overwrite: bool) -> None:
 
 def _install(scratch: Path, target: Path) -> None:
     """Put the finished folder in its place; an earlier one leaves only when the new one is complete."""
-    scratch.chmod(0o755)
     if not target.exists():
         scratch.rename(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    target.rename(old / "data")
+    old = scratch.with_suffix(".old")
+    target.rename(old)
     scratch.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
@@ -187,8 +188,6 @@ def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int |
 
 
 def _limited(source: Source, limit: int) -> Iterator[Chunk]:
-    if limit < 1:
-        raise InputError(f"The limit must be at least 1 row, not {limit}.")
     size = min(CHUNK, limit)
     yield from islice(source.chunks(size), limit // size)
     if limit % size:
@@ -214,8 +213,8 @@ def _map(chunks: Iterator[Chunk], rules: Rules, jobs: int) -> Iterator[Prepared]
                 yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise InputError(
-            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() outside "
-            "'if __name__ == \"__main__\":'; mend that or use one job."
+            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() "
+            "outside 'if __name__ == \"__main__\":'; mend that or use one job."
         ) from error
 
 
@@ -227,7 +226,7 @@ def _one_thread() -> None:
 @contextmanager
 def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
     """A function that appends refused rows to the ledger."""
-    with path.open("a", encoding="utf-8", newline="") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         if header:
             table.writerow(["row", "id", "reason", "detail"])
@@ -273,5 +272,3 @@ def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: P
         f"None of the {sum(dropped.values())} rows of {source.path} can be kept ({reasons}; first {first}); "
         f"see {saved} and mend the rows or loosen the limits."
     )
-
-

@@ -5,7 +5,6 @@ Readers only parse. Whether a crystal is kept is decided in :mod:`crystalsmith.d
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from crystalsmith.properties import PROPERTIES, canonical_name, preference
 ID_NAMES = ("material_id", "id", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
 SPLIT_NAMES = ("mp20_split", "split")
 STRUCTURAL_NAMES = frozenset(
-    "n_atoms num_atoms nsites natoms volume min_dist index elements pretty_formula formula cif structure lattice cell frac "
-    "frac_coords z atomic_numbers nelements".split()
+    ("n_atoms", "num_atoms", "nsites", "natoms", "nelements", "volume", "min_dist", "index", "elements", "formula")
+    + ("pretty_formula", "cif", "structure", "lattice", "cell", "frac", "frac_coords", "z", "atomic_numbers")
 )
 """Columns that describe the cell as given, which preparation may change, or that are no labels at all."""
 
@@ -168,7 +167,8 @@ def split_name(value: Any) -> str | None:
 def row_id(value: Any, fallback: str) -> str:
     """The id as text of bounded length; the fallback where there is none."""
     text = "" if value is None else str(value).strip()
-    return (text or fallback)[:MAX_ID_LENGTH]
+    # Control characters and lone surrogates could not be written down again.
+    return "".join(c if c.isprintable() else "?" for c in (text or fallback)[:MAX_ID_LENGTH])
 
 
 def is_label(name: str) -> bool:
@@ -190,7 +190,7 @@ def labels_of(values: Mapping[str, Any]) -> dict[str, float]:
         if number is None:
             continue
         # Label names become file names.
-        key, rank = re.sub(r"[^\w.-]", "_", canonical_name(name)), preference(name)
+        key, rank = re.sub(r"[^\w.-]", "_", canonical_name(name))[:64], preference(name)
         if key not in found or rank < found[key][0]:
             found[key] = (rank, number)
     return {key: number for key, (_, number) in found.items()}
@@ -203,4 +203,5 @@ def _number(value: Any) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if math.isfinite(number) else None
+    # Labels are stored in float32; what that cannot hold is no measurement.
+    return number if abs(number) < 3e38 else None

@@ -106,12 +106,12 @@ class TableChunk:
     def rows(self) -> Iterator[Row | Refused]:
         """Parse the rows; see :class:`crystalsmith.data.rows.Chunk`."""
         values = self.values if isinstance(self.values, dict) else self.values.to_pydict()
-        names = values.get(self.columns.id) or [None] * self.length
+        names = values[self.columns.id] if self.columns.id else [None] * self.length
         items = ((self.first + k, row_id(names[k], f"{self.origin}:{self.first + k}"), k) for k in range(self.length))
 
         def parse(number: int, name: str, k: int) -> Row:
             record = {column: cells[k] for column, cells in values.items()}
-            split = self.split or split_name(record.get(self.columns.split))
+            split = self.split or split_name(record.get(self.columns.split) if self.columns.split else None)
             labels = labels_of({column: record[column] for column in self.columns.labels})
             return Row(number, name, *_crystal_of(record, self.columns), labels, split)
 
@@ -204,7 +204,8 @@ class CsvSource:
     def chunks(self, size: int) -> Iterator[TableChunk]:
         """The rows in order, ``size`` at a time; only the columns in use are kept."""
         c = self.columns
-        wanted = {name: k for k, name in enumerate(self._header) if name in (c.id, c.split, c.cif, *c.labels)}
+        used = {c.id, c.split, c.cif, *c.labels} - {""}
+        wanted = {name: k for k, name in enumerate(self._header) if name in used}
         rows = self._reader()
         next(rows, None)
         first, held = 1, list[list[str]]()

@@ -165,7 +165,7 @@ def write_dataset(
 def statistics(arrays: dict[str, NDArray[Any]], labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
     """Histogram of sizes, mean density, cell variances, label and element statistics of the train split.
 
-    Where there is no train split (a set kept for evaluation) they are those of all rows; ``statistics_over`` says which.
+    Where there is no train split (a set kept for evaluation) they are those of all rows; ``statistics_over`` tells.
     """
     train = arrays["split"] == SPLIT_CODES["train"]
     over = "train" if train.any() else "all"
@@ -192,8 +192,11 @@ def statistics(arrays: dict[str, NDArray[Any]], labels: dict[str, NDArray[np.flo
 
 
 def cell_variance(cell: NDArray[np.float64], sizes: NDArray[np.int64], density: float) -> dict[str, list[float]]:
-    """Second moments of symmetric cells ``(C, 3, 3)`` about the limit mean (n/rho)^(1/3) I of the cell process, in units
-    of n^(2/3): diagonal and off-diagonal elements apart, for all crystals and for each number of atoms with enough."""
+    """Second moments of symmetric cells ``(C, 3, 3)`` about the limit mean (n/rho)^(1/3) I of the cell process.
+
+    In units of n^(2/3), diagonal and off-diagonal elements apart: for all crystals, and for each number of atoms that
+    has :data:`SMALLEST_CLASS` of them.
+    """
     limit = np.cbrt(sizes / density)[:, None, None] * np.eye(3)
     squares = (cell - limit) ** 2 / np.cbrt(sizes)[:, None, None] ** 2
     diagonal = squares[:, range(3), range(3)].mean(-1)

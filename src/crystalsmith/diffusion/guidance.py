@@ -29,7 +29,28 @@ def allow_elements(denoiser: Denoiser, allowed: Iterable[int]) -> Denoiser:
 
     def restricted(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
         scores = denoiser(batch, t, conditions)
-        logits = scores.species_logits.masked_fill(forbidden.to(scores.species_logits.device), _FORBIDDEN)
+        logits = scores.species_logits
+        logits = logits + _FORBIDDEN * forbidden.to(device=logits.device, dtype=logits.dtype)
+        return Scores(scores.frac_coords, scores.cell, logits)
+
+    return restricted
+
+
+def follow_chemical_system(denoiser: Denoiser, name: str = "chemical_system") -> Denoiser:
+    """Only elements of the chemical system that a crystal is conditioned on can come out of it.
+
+    Crystals without that condition are left alone. It wraps the denoiser inside :func:`bind_conditions`, so that the
+    unconditional half of a guided evaluation stays free (spec 4.8).
+    """
+
+    def restricted(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+        scores = denoiser(batch, t, conditions)
+        wanted = None if conditions is None else conditions.get(name)
+        if wanted is None:
+            return scores
+        inside = torch.nn.functional.pad(wanted[:, 1:] != 0, (0, 1))  # by class; the mask is never of the system
+        outside = ~inside & (wanted != 0).any(-1, keepdim=True)
+        logits = scores.species_logits + _FORBIDDEN * outside[batch.batch_index].to(scores.species_logits.dtype)
         return Scores(scores.frac_coords, scores.cell, logits)
 
     return restricted

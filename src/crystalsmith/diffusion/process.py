@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -18,7 +18,6 @@ from crystalsmith.diffusion.species import SpeciesProcess
 from crystalsmith.errors import InputError
 
 _MAX_STEP = 1e6  # published bound of the Langevin step
-_OWN_STEP_BOUND = 4.0  # ours: at most this many times the step of an ideal score (see langevin_step)
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class ProcessConfig:
         task: "generate" corrupts all three fields; "csp" (structure prediction) leaves the elements as given.
         sigma_min, sigma_max: see :class:`CoordinateProcess`.
         beta_min, beta_max, limit_density, limit_variance, cell_variance: see :class:`CellProcess`.
-        scalar_cell_noise: the published ancestral step of the cell (one Gaussian per crystal).
+        scalar_cell_noise: one Gaussian per crystal in the ancestral step of the cell with every solver; the solver
+            "published" does so in any case.
         species_levels: 1000 for the published discrete levels in training, ``None`` for continuous time.
         weight_frac_coords, weight_cell, weight_species: weights of the loss.
         cross_entropy_weight: weight of the cross-entropy inside the species loss.
@@ -61,8 +61,8 @@ class ProcessConfig:
 
     @staticmethod
     def published() -> ProcessConfig:
-        """The constants of the published model, discrete species levels and scalar cell noise included."""
-        return ProcessConfig(species_levels=1000, scalar_cell_noise=True)
+        """The constants of the published model, discrete species levels included."""
+        return ProcessConfig(species_levels=1000)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``."""
@@ -188,18 +188,27 @@ class Process:
         return preconditioned
 
     def predict(
-        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        scalar_cell_noise: bool = False,
     ) -> tuple[CrystalBatch, CrystalBatch]:
         """One ancestral step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
 
-        The species of the mean are the most probable ones.
+        The species of the mean are the most probable ones. ``scalar_cell_noise`` draws one Gaussian per crystal for
+        the cell, as the published sampler does.
         """
         per_atom, t_atom = _per_atom(batch, t)
         s_atom = t_next[batch.batch_index]
         frac, frac_mean = self.coordinates.predictor_step(
             batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms()
         )
-        cell, cell_mean = self.cell.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
+        cell_process = replace(self.cell, scalar_noise=True) if scalar_cell_noise else self.cell
+        cell, cell_mean = cell_process.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
         species = species_mean = batch.atomic_numbers
         if self.corrupts_species:
             probs = torch.softmax(scores.species_logits, -1)
@@ -248,19 +257,16 @@ class Process:
 def langevin_step(
     noise_norm: Tensor, score_norm: Tensor, std: Tensor, snr: float, alpha: Tensor, batch_mean: bool
 ) -> Tensor:
-    """Step sizes ``(B,)`` = 2 alpha (snr |z| / |score|)^2.
+    """Step sizes ``(B,)``.
 
-    Published: norms averaged over the batch, step at most 1e6. Ours: each crystal its own, and at most four times
-    the step 2 alpha (snr std)^2 that an ideal score of norm |z| / std would give, because the score of one symmetric
-    crystal can vanish while it is nowhere near the limit of a free walk.
+    Published: 2 alpha (snr |z| / |score|)^2 with norms averaged over the batch, at most 1e6. Ours: 2 alpha (snr std)^2,
+    what that formula gives for a score of norm |z| / std. It is each crystal's own and does not depend on where the
+    crystal stands: a step from its own |score| would draw from p |score|^2 instead of p, cells off by a quarter.
     """
-    if batch_mean:
-        noise_norm = noise_norm.mean().expand_as(noise_norm)
-        score_norm = score_norm.mean().expand_as(score_norm)
-    step = 2.0 * alpha * (snr * noise_norm / score_norm.clamp(min=1e-30)).square()
-    if batch_mean:
-        return step.clamp(max=_MAX_STEP)
-    return torch.minimum(step, _OWN_STEP_BOUND * 2.0 * alpha * (snr * std).square())
+    if not batch_mean:
+        return 2.0 * alpha * (snr * std).square()
+    step = 2.0 * alpha * (snr * noise_norm.mean() / score_norm.mean().clamp(min=1e-30)).square()
+    return step.clamp(max=_MAX_STEP)
 
 
 def sum_over_atoms(values: Tensor, batch: CrystalBatch) -> Tensor:

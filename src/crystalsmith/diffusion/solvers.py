@@ -80,7 +80,7 @@ def predictor_corrector(
     Step sizes are each crystal's own, so that a crystal does not depend on its neighbours in the batch.
     """
     mean = _predictor_corrector(
-        denoiser, process, batch, times, noise, callback, snr_frac_coords, snr_cell, batch_mean=False
+        denoiser, process, batch, times, noise, callback, snr_frac_coords, snr_cell, as_published=False
     )
     return _upright(mean)
 
@@ -94,12 +94,11 @@ def published(
     noise: Noise,
     callback: Callback | None = None,
 ) -> CrystalBatch:
-    """The sampler of the MatterGen release: corrector step sizes averaged over the batch, published ratios.
+    """The sampler of the MatterGen release: batch-averaged corrector steps, one cell Gaussian per crystal.
 
-    A crystal depends on the batch that it is made in. Its scalar cell noise is a setting of the process
-    (``scalar_cell_noise``), its 1,000 levels are ``schedule(1000)``.
+    A crystal depends on the batch that it is made in. Its 1,000 levels are ``schedule(1000)``.
     """
-    return _predictor_corrector(denoiser, process, batch, times, noise, callback, 0.4, 0.2, batch_mean=True)
+    return _predictor_corrector(denoiser, process, batch, times, noise, callback, 0.4, 0.2, as_published=True)
 
 
 def _predictor_corrector(
@@ -111,7 +110,7 @@ def _predictor_corrector(
     callback: Callback | None,
     snr_frac_coords: float,
     snr_cell: float,
-    batch_mean: bool,
+    as_published: bool,
 ) -> CrystalBatch:
     mean = batch
     for step, (t, t_next) in enumerate(_pairs(times, batch)):
@@ -123,9 +122,11 @@ def _predictor_corrector(
             noise.at(step + 1, CORRECTOR),
             snr_frac_coords=snr_frac_coords,
             snr_cell=snr_cell,
-            batch_mean=batch_mean,
+            batch_mean=as_published,
         )
-        batch, mean = process.predict(batch, denoiser(batch, t), t, t_next, noise.at(step + 1, PREDICTOR))
+        batch, mean = process.predict(
+            batch, denoiser(batch, t), t, t_next, noise.at(step + 1, PREDICTOR), scalar_cell_noise=as_published
+        )
         if callback is not None:
             callback(step, batch, mean)
     return mean

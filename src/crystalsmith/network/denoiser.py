@@ -17,6 +17,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.neighbors import EdgeTable, build_edges
 from crystalsmith.network.basis import SinusoidalEncoding
 from crystalsmith.network.conditioning import Adapter, ConditionConfig, PropertyEmbedding
+from crystalsmith.network.context import CrystalContext
 from crystalsmith.network.gemnet import (
     BasisProjection,
     EdgeEmbedding,
@@ -82,10 +83,10 @@ PRESETS: dict[str, DenoiserConfig] = {
             width_rbf=16,
             width_cbf=8,
             head_residuals=1,
-            cell_context=True,
+            crystal_context=True,
         )
     ),
-    "small": DenoiserConfig(GemNetConfig(width=256, num_blocks=3, max_neighbors=24, cell_context=True)),
+    "small": DenoiserConfig(GemNetConfig(width=256, num_blocks=3, max_neighbors=24, crystal_context=True)),
     "base": DenoiserConfig(GemNetConfig()),
 }
 """Sizes by name; "base" is the published one."""
@@ -109,7 +110,7 @@ class GemNetDenoiser(nn.Module):
         self.species = nn.Embedding(NUM_CLASSES, width)
         nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
         self.latent = nn.Linear(width * (2 + len(self.base_names)), width)
-        self.context = _CellContext(width) if gemnet.cell_context else None
+        self.context = CrystalContext(width, blocks) if gemnet.crystal_context else None
         self.basis = BasisProjection(gemnet)
         self.edges = EdgeEmbedding(width, gemnet.num_radial, width)
         self.lattice = LatticeEmbedding(width)
@@ -134,6 +135,8 @@ class GemNetDenoiser(nn.Module):
         force = self.force_heads[0](m, basis)
         stress = self.lattice_heads[0](m, basis)
         for index, block in enumerate(self.blocks):
+            if self.context is not None:
+                h = h + self.context.share(index, batch, h)
             h = self._adapt(h, index, batch, embedded)
             h, m = block(h, m, basis, edges)
             force = force + self.force_heads[index + 1](m, basis)
@@ -191,36 +194,6 @@ class GemNetDenoiser(nn.Module):
             if self.context is not None:
                 cell = cell + self.context.read(batch, h.to(logits.dtype))
         return Scores(frac, cell, logits)
-
-
-class _CellContext(nn.Module):
-    """Volume and number of atoms for the atoms to see, and a cell output that pooled atoms drive."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.embedding = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, width))
-        self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3))
-        for module in (self.embedding, self.head):
-            last = module[-1]
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def embed(self, batch: CrystalBatch) -> Tensor:
-        """``(B, width)`` from log volume per atom and log number of atoms."""
-        n = batch.num_atoms.to(batch.cell.dtype)
-        volume = (batch.volume / n).clamp(1e-2, 1e6).log() - 3.0
-        return self.embedding(torch.stack([volume, n.log() - 2.0], -1))
-
-    def read(self, batch: CrystalBatch, h: Tensor) -> Tensor:
-        """``(B, 3, 3)`` = c0 I + c1 G + c2 G^2, c from the mean atom, G = L^T L / tr(L^T L): turns with the crystal."""
-        sums = torch.zeros(batch.num_crystals, h.shape[-1], dtype=h.dtype, device=h.device)
-        mean = sums.index_add(0, batch.batch_index, h) / batch.num_atoms.to(h.dtype).unsqueeze(-1)
-        coefficients = self.head(mean).view(-1, 3, 1, 1)
-        gram = batch.cell.transpose(1, 2) @ batch.cell
-        gram = 3.0 * gram / gram.diagonal(dim1=1, dim2=2).sum(-1).view(-1, 1, 1)
-        eye = torch.eye(3, dtype=gram.dtype, device=gram.device)
-        return coefficients[:, 0] * eye + coefficients[:, 1] * gram + coefficients[:, 2] * (gram @ gram)
 
 
 def _lattice_cosines(batch: CrystalBatch, edges: EdgeTable, direction: Tensor) -> Tensor:

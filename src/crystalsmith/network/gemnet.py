@@ -33,8 +33,8 @@ class GemNetConfig:
         num_radial, num_spherical: sizes of the bases.
         width_triplet, width_bilinear, width_rbf, width_cbf: inner widths of the interaction blocks.
         head_residuals: residual layers of each force head.
-        cell_context: let atoms see volume and number of atoms, and let pooled atoms act on the cell output, so that a
-            cell without edges still feels a pull (not in the published model).
+        crystal_context: let atoms know their crystal as a whole, see :mod:`crystalsmith.network.context` (not in the
+            published model).
     """
 
     width: int = 512
@@ -50,7 +50,7 @@ class GemNetConfig:
     width_rbf: int = 16
     width_cbf: int = 16
     head_residuals: int = 3
-    cell_context: bool = False
+    crystal_context: bool = False
 
 
 # Scale factors of GemNet-dT for three interaction blocks; further blocks have 1 (published table).

@@ -59,6 +59,8 @@ def he_orthogonal_(weight: Tensor, fan_axes: tuple[int, ...] = (1,)) -> Tensor:
         weight: matrix (out, in), or a tensor whose ``fan_axes`` are summed over.
         fan_axes: the axes that make the fan-in.
     """
+    if weight.is_meta:  # a network whose weights come from a file
+        return weight
     nn.init.orthogonal_(weight)
     var, mean = torch.var_mean(weight, dim=fan_axes, unbiased=True, keepdim=True)
     fan_in = 1

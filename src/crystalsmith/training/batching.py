@@ -7,6 +7,7 @@ stands in exactly one batch of each epoch.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def epoch_batches(num_atoms: NDArray, batch_size: int, seed: int, epoch: int, bu
     for first in range(0, count, bucket_batches):
         pool = slice(bounds[first], bounds[min(first + bucket_batches, count)])
         order[pool] = order[pool][np.argsort(-num_atoms[order[pool]].astype(np.int64), kind="stable")]
-    batches = [order[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    batches = [order[low:high] for low, high in pairwise(bounds)]
     if bucket_batches == 1:
         return batches
     return [batches[i] for i in rng.permutation(count)]
@@ -64,7 +65,7 @@ def micro_batches(num_atoms: NDArray, max_crystals: int | None, max_atoms: int |
     if max_atoms is None:
         parts = 1 if max_crystals is None else math.ceil(size / max_crystals)
         bounds = np.linspace(0, size, parts + 1).round().astype(int).tolist() if size else [0]
-        return [slice(low, high) for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [slice(low, high) for low, high in pairwise(bounds)]
     slices, start, atoms = [], 0, 0
     for i, n in enumerate(num_atoms.tolist()):
         full = max_crystals is not None and i - start >= max_crystals

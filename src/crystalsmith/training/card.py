@@ -84,22 +84,22 @@ def _data(manifest: Mapping[str, Any]) -> str:
 
 
 def _training(recipe: Recipe, facts: RunFacts) -> str:
-    optimizer, schedule, ema = recipe.optimizer, recipe.schedule, recipe.ema
-    clipping = recipe.clipping
-    return "\n".join(
-        [
-            f"- {facts.step:,} steps, {facts.epochs:.1f} epochs, {facts.crystals:,} crystals seen in "
-            f"{duration(facts.seconds)} on {facts.device}, precision {recipe.hardware.precision}",
-            f"- {optimizer.name} lr {optimizer.lr:g}, betas {optimizer.betas}, weight decay {optimizer.weight_decay:g}; "
-            f"schedule {schedule.name}, warm-up {schedule.warmup_steps} steps",
-            f"- batch {recipe.data.batch_size}; clipping by {clipping.by}"
-            + (f" {clipping.limit:g}" if clipping.by != "none" else "")
-            + f"; weights averaged with decay {ema.decay:g}" * (ema.decay is not None)
-            + f"; seed {recipe.seed}",
-            f"- constants of the process: {recipe.process.get('constants', 'data')}",
-        ]
-        + ([f"- {facts.skipped} steps skipped for gradients that were not finite"] if facts.skipped else [])
-    )
+    optimizer, schedule, clipping = recipe.optimizer, recipe.schedule, recipe.clipping
+    lines = [
+        f"- {facts.step:,} steps, {facts.epochs:.1f} epochs, {facts.crystals:,} crystals seen in "
+        f"{duration(facts.seconds)} on {facts.device}, precision {recipe.hardware.precision}",
+        f"- {optimizer.name} lr {optimizer.lr:g}, betas {optimizer.betas}, weight decay {optimizer.weight_decay:g}; "
+        f"schedule {schedule.name}, warm-up {schedule.warmup_steps} steps",
+        f"- batch {recipe.data.batch_size}; seed {recipe.seed}; constants of the process: "
+        f"{recipe.process.get('constants', 'data')}",
+    ]
+    if clipping.by != "none":
+        lines.append(f"- gradients clipped by {clipping.by} {clipping.limit:g}")
+    if recipe.ema.decay is not None:
+        lines.append(f"- weights averaged with decay {recipe.ema.decay:g}")
+    if facts.skipped:
+        lines.append(f"- {facts.skipped} steps skipped for gradients that were not finite")
+    return "\n".join(lines)
 
 
 def _losses(facts: RunFacts) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from crystalsmith.errors import InputError
 from crystalsmith.training.settings import assign, read, require, seconds
 
-Precision = Literal["32", "tf32", "bf16-mixed", "bf16-matmul"]
+Precision = Literal["32", "tf32", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,9 @@ class HardwareSettings:
     """Where the run happens.
 
     Attributes:
-        precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast);
-            ``bf16-matmul`` (float32 tensors, products in bfloat16 inside where the CPU can).
+        accelerator: ``auto`` (CUDA where there is one, else the CPU) or a Lightning accelerator.
+        devices, num_nodes: processes per node, and nodes.
+        precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast).
         strategy: ``auto`` (one process per device, DDP when there are several) or a Lightning strategy name.
     """
 
@@ -238,11 +239,13 @@ class Recipe:
         if self.schedule.name == "cosine":
             limits = self.limits
             by_steps = limits.max_steps is not None or limits.max_epochs is not None
-            enough = {"steps": by_steps, "time": limits.max_time is not None, "auto": by_steps or limits.max_time}
-            require(
-                bool(enough[self.schedule.over]),
-                f"schedule.name=cosine over {self.schedule.over} needs an end: set limits.max_steps, max_epochs or max_time.",
-            )
+            by_time = limits.max_time is not None
+            enough, names = {
+                "steps": (by_steps, "max_steps or max_epochs"),
+                "time": (by_time, "max_time"),
+                "auto": (by_steps or by_time, "max_steps, max_epochs or max_time"),
+            }[self.schedule.over]
+            require(enough, f"schedule.name=cosine over {self.schedule.over} needs an end: set limits.{names}.")
 
     @staticmethod
     def from_dict(values: Mapping[str, Any], where: str = "The recipe") -> Recipe:
@@ -314,6 +317,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 RESUME_MAY_CHANGE = ("limits", "hardware", "output", "card")
+"""Sections that a resumed run may change: they do not change what a step does (precision aside)."""
 
 
 def refuse_changes(saved: Recipe, wanted: Recipe) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -117,7 +117,7 @@ class StepSource:
         passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight) for cut in cuts]
         return Step(index, passes, len(batch))
 
-    def iterate(self, first: int) -> Iterator[Step]:
+    def iterate(self, first: int) -> Generator[Step, None, None]:
         """Steps ``first``, ``first + 1``, ... without end, prepared ahead by ``num_workers`` threads.
 
         ``waited`` adds up the seconds in which the training thread waited for them.
@@ -152,7 +152,7 @@ def make_pass(dataset: Crystals, rows: Rows, times: NDArray[np.float32], weight:
 def validation_passes(
     dataset: Crystals, rows: Rows, max_crystals: int | None, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[tuple[Rows, NDArray[np.float32]]]:
-    """Rows and times of each validation pass of one device: an evenly spaced choice of rows at a fixed grid of times."""
+    """Rows and times of each validation pass of one device: evenly spaced rows at a fixed grid of times."""
     rows = np.asarray(rows, dtype=np.int64)
     if max_crystals is not None and len(rows) > max_crystals:
         rows = rows[np.linspace(0, len(rows) - 1, max_crystals).round().astype(np.int64)]

@@ -17,13 +17,14 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import save_model
 from crystalsmith.errors import InputError
 from crystalsmith.training.card import RunFacts, render_card
-from crystalsmith.training.config import OptimizerSettings, Recipe
+from crystalsmith.training.config import Recipe
 from crystalsmith.training.ema import WeightAverage
 from crystalsmith.training.loader import Step, StepSource, validation_passes
 from crystalsmith.training.log import Console, CsvLog, Row, TensorBoardLog, duration
 from crystalsmith.training.objective import LOSSES, FlatNetwork, as_denoiser, loss_table, pass_losses
+from crystalsmith.training.optimizer import clip, make_optimizer, optimizer_tensors, restore_optimizer
 from crystalsmith.training.schedule import LearningRate, Limits
-from crystalsmith.training.state import FILE, load_state, optimizer_tensors, restore_optimizer, save_state, split
+from crystalsmith.training.state import FILE, load_state, save_state, split
 from crystalsmith.training.validation import ValidationResult, validate
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ COLUMNS = (
 )
 BIN_COLUMNS = ("step", "t_min", "t_max", "crystals", *(f"val_{name}" for name in LOSSES))
 
+_COUNTERS = (
+    *("step", "crystals", "skipped", "bad_in_row", "lr"),
+    *("validated", "best", "train_means", "last_validation"),
+)
 _METER = len(LOSSES) + 3  # sums of the losses, crystals, gradient norms, steps
 
 
@@ -104,7 +109,7 @@ class Loop:
         self.has_validation = len(dataset.rows("val")) > 0
         # Counters; all of them are saved.
         self.step = self.crystals = self.skipped = self.bad_in_row = self.validated = 0
-        self.earlier = self.elapsed = self.busy = 0.0
+        self.earlier = self.elapsed = self.busy = self.lr = 0.0
         self.meter = torch.zeros(_METER, dtype=torch.float64)
         self.epoch_meter = torch.zeros(_METER, dtype=torch.float64)
         self.best: dict[str, Any] = {"total": None, "step": None}
@@ -131,12 +136,12 @@ class Loop:
                     break
                 self._after_step()
         finally:
-            steps.close()  # type: ignore[attr-defined] - ends the loader's threads
+            steps.close()  # ends the threads of the loader
         interrupted = not self.limits.reached(self.step, self.elapsed)
         if not interrupted and self.has_validation and self.validated != self.step:
             self._validate()
-        if float(self.meter[-1]) > 0:
-            self._log()
+        if not interrupted and float(self.meter[-1]) > 0:
+            self._log()  # an interrupted run keeps its sums for the row that it would have written
         self._save()
         self.fabric.barrier()
         return Outcome(self.fabric.global_rank, interrupted, self.step, self.crystals, self._seconds(), self.best)
@@ -155,8 +160,9 @@ class Loop:
         """One optimiser step; False if a request to stop came first, and then nothing has changed."""
         started, waited = time.perf_counter(), self.source.waited
         fabric, clipping = self.fabric, self.recipe.clipping
+        self.lr = self.rate.at(self.step, self.elapsed)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate.at(self.step, self.elapsed)
+            group["lr"] = self.lr
         self.network.train()
         table = torch.zeros(len(LOSSES), dtype=torch.float64, device=fabric.device)
         count = 0
@@ -282,7 +288,7 @@ class Loop:
         meter, seconds = self.meter, self._seconds()
         crystals, steps = float(meter[len(LOSSES)]), float(meter[-1])
         row: Row = {"step": self.step, "epoch": round(self.epoch, 4), "crystals": self.crystals, "seconds": seconds}
-        row |= {"lr": self.optimizer.param_groups[0]["lr"], "skipped": self.skipped}
+        row |= {"lr": self.lr, "skipped": self.skipped}
         if steps:
             self.train_means = dict(zip(LOSSES, (meter[: len(LOSSES)] / crystals).tolist(), strict=True))
             row |= {f"train_{name}": value for name, value in self.train_means.items()}
@@ -334,8 +340,7 @@ class Loop:
         self._save_model("last")
 
     def _numbers(self) -> dict[str, Any]:
-        counters = ("step", "crystals", "skipped", "bad_in_row", "validated", "best", "train_means", "last_validation")
-        return {name: getattr(self, name) for name in counters} | {
+        return {name: getattr(self, name) for name in _COUNTERS} | {
             "seconds": self._seconds(),
             "busy": self.busy + self.source.waited,
             "meter": self.meter.tolist(),
@@ -356,18 +361,8 @@ class Loop:
         restore_optimizer(self.optimizer, self.names, split(tensors, "optimizer."))
         if self.ema is not None:
             self.ema.restore(split(tensors, "ema."), numbers["ema_updates"])
-        for name in (
-            "step",
-            "crystals",
-            "skipped",
-            "bad_in_row",
-            "validated",
-            "best",
-            "train_means",
-            "last_validation",
-            "busy",
-        ):
-            setattr(self, name, numbers[name])
+        for name in (*_COUNTERS, "busy"):
+            setattr(self, name, numbers.get(name, getattr(self, name)))
         self.earlier = self.elapsed = numbers["seconds"]
         self.meter = torch.tensor(numbers["meter"], dtype=torch.float64)
         self.epoch_meter = torch.tensor(numbers["epoch_meter"], dtype=torch.float64)
@@ -392,25 +387,6 @@ class Loop:
         with self._averaged():
             model = Model(self.model.network, self.model.process, metadata)
             save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts))
-
-
-def make_optimizer(parameters: list[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Adam, or AdamW that decays matrices only."""
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
-
-
-def clip(parameters: list[Tensor], by: str, limit: float, norm: Tensor) -> None:
-    """Clip gradients in place by element, by their total norm, or not at all."""
-    if by == "value":
-        torch.nn.utils.clip_grad_value_(parameters, limit)
-    elif by == "norm":
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
 
 def describe_devices(fabric: Fabric) -> str:

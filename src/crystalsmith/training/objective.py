@@ -72,7 +72,6 @@ def pass_losses(denoiser: Denoiser, process: Process, one: Pass, seed: int, step
 
 def loss_table(losses: Losses) -> Tensor:
     """``(len(LOSSES), B)`` float64, detached: the rows are ``LOSSES``."""
-    per_atom = losses.per_atom
-    rows = (losses.total, losses.frac_coords, losses.cell, losses.species)
-    rows += (per_atom["frac_coords"], per_atom["cell"], per_atom["species_nll"])
-    return torch.stack([row.detach().double() for row in rows])
+    published = (losses.total, losses.frac_coords, losses.cell, losses.species)
+    per_atom = (losses.per_atom[name] for name in ("frac_coords", "cell", "species_nll"))
+    return torch.stack([row.detach().double() for row in (*published, *per_atom)])

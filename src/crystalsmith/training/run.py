@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from crystalsmith.errors import InputError
+from crystalsmith.training.build import build_model, denoiser_config, process_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
 from crystalsmith.training.log import Console
 from crystalsmith.training.loop import Loop, Outcome
@@ -45,10 +46,12 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = Fals
         InputError: if something about data, folder, recipe or hardware cannot work.
     """
     data, out = Path(data), Path(out)
-    fabric = make_fabric(recipe)
-    if launching_rank() == 0:
-        prepare_folder(out, recipe, resume)
-    return fabric.launch(_session, data, out, recipe, resume, quiet)
+    with quiet_lightning():
+        fabric = make_fabric(recipe)
+        if launching_rank() == 0:
+            check(data, recipe)
+            prepare_folder(out, recipe, resume)
+        return fabric.launch(_session, data, out, recipe, resume, quiet)
 
 
 def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[str]) -> Recipe:
@@ -65,6 +68,21 @@ def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[st
     return wanted
 
 
+def check(data: Path, recipe: Recipe) -> None:
+    """Find what cannot work before any process starts or any file is written.
+
+    Raises:
+        InputError: naming it.
+    """
+    from crystalsmith.data.dataset import CrystalDataset
+
+    dataset = CrystalDataset.open(data)
+    if len(dataset.rows("train")) == 0:
+        raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
+    denoiser_config(recipe.model)
+    process_config(recipe.process, dataset.manifest)
+
+
 def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder of a run and write its recipe.
 
@@ -72,8 +90,8 @@ def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
         InputError: if it holds something already, or nothing to resume.
     """
     if resume:
-        if not (out / FILE).is_file():
-            raise InputError(f"There is no training state in {out}; start without --resume in a new folder.")
+        if not (out / RECIPE).is_file():
+            raise InputError(f"There is no run to resume in {out}; start it without --resume.")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -98,16 +116,15 @@ def make_fabric(recipe: Recipe) -> Any:
         from lightning.fabric import Fabric
     except ImportError:
         raise InputError("Training needs Lightning; install it with: pip install 'crystalsmith[train]'.") from None
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
     hardware = recipe.hardware
-    torch.set_float32_matmul_precision({"tf32": "high", "bf16-matmul": "medium"}.get(hardware.precision, "highest"))  # type: ignore[arg-type]
+    accelerator = hardware.accelerator
+    if accelerator == "auto":  # Lightning would choose MPS on a Mac, which has no float64
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     several = hardware.devices * hardware.num_nodes > 1
     strategy = hardware.strategy if hardware.strategy != "auto" else ("ddp" if several else "auto")
     try:
         return Fabric(
-            accelerator=hardware.accelerator,
+            accelerator=accelerator,
             devices=hardware.devices,
             num_nodes=hardware.num_nodes,
             strategy=strategy,
@@ -131,20 +148,47 @@ def fingerprint(manifest: dict[str, Any]) -> str:
 def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, quiet: bool) -> Outcome:
     """What each process does."""
     from crystalsmith.data.dataset import CrystalDataset
-    from crystalsmith.training.build import build_model
 
     dataset = CrystalDataset.open(data)
-    if len(dataset.rows("train")) == 0:
-        raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
     model = build_model(recipe, dataset.manifest)
-    with Console(quiet or fabric.global_rank != 0) as console, stop_on_signals() as asked_to_stop:
+    with (
+        matmul_precision("high" if recipe.hardware.precision == "tf32" else "highest"),
+        Console(quiet or fabric.global_rank != 0) as console,
+        stop_on_signals() as asked_to_stop,
+    ):
         console.say(
             f"Training {recipe.name} on {len(dataset.rows('train')):,} crystals: "
             f"{sum(p.numel() for p in model.network.parameters()):,} parameters, batch {recipe.data.batch_size}, "
             f"{fabric.world_size} process(es), {fabric.device.type}, precision {recipe.hardware.precision}"
         )
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
-        return loop.run(resume)
+        # A run that was killed before its first save has a recipe but no state: it starts over.
+        return loop.run(resume and (out / FILE).is_file())
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Within the block Lightning does not announce what it found."""
+    logger = logging.getLogger("lightning.fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Within the block float32 products have this precision (torch's names: highest, high)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

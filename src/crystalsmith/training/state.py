@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crystalsmith.errors import InputError
@@ -24,7 +23,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, 
     """Write tensors and JSON-able numbers; an earlier file stays whole until the new one is on disk."""
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(flat, temporary, metadata={"format": str(FORMAT), "state": json.dumps(dict(numbers))})
@@ -55,31 +54,6 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if metadata.get("format") != str(FORMAT):
         raise InputError(f"The training state {path} has format {metadata.get('format')}; this version reads {FORMAT}.")
     return tensors, numbers
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
-    """The optimiser's tensors as ``parameter/key``."""
-    return {
-        f"{names[parameter]}/{key}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]
-) -> None:
-    """Give an optimiser the tensors of ``optimizer_tensors``."""
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in saved.items():
-        name, _, field = key.rpartition("/")
-        by_name.setdefault(name, {})[field] = value
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if names[parameter] in by_name:
-                moved = {field: value.to(parameter.device) for field, value in by_name[names[parameter]].items()}
-                optimizer.state[parameter] = moved
 
 
 def split(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

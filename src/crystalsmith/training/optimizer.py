@@ -1,0 +1,57 @@
+"""The optimiser, its state as named tensors, and gradient clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from crystalsmith.training.config import OptimizerSettings
+
+
+def make_optimizer(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Adam, or AdamW that decays matrices only."""
+    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+
+
+def clip(parameters: Sequence[Tensor], by: str, limit: float, norm: Tensor) -> None:
+    """Clip gradients in place by element, by their total norm, or not at all."""
+    if by == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    elif by == "norm":
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
+    """The optimiser's tensors as ``parameter/key``."""
+    return {
+        f"{names[parameter]}/{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str], saved: Mapping[str, Tensor]
+) -> None:
+    """Give an optimiser the tensors of ``optimizer_tensors``."""
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for key, value in saved.items():
+        name, _, field = key.rpartition("/")
+        by_name.setdefault(name, {})[field] = value
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if names[parameter] in by_name:
+                # Step counts (scalars) stay on the host, where Adam keeps them.
+                optimizer.state[parameter] = {
+                    field: value.to(parameter.device) if value.ndim else value
+                    for field, value in by_name[names[parameter]].items()
+                }
