@@ -254,7 +254,7 @@ def test_a_failed_crystal_is_recorded_and_not_written(options, tmp_path, monkeyp
     assert generate(out, Options(), resume=True).failed == batches
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, signum):
     real = run.finished_batches
 
