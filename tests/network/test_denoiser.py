@@ -31,7 +31,7 @@ OURS = GemNetConfig(
     width_rbf=6,
     width_cbf=5,
     head_residuals=1,
-    cell_context=True,
+    crystal_context=True,
 )
 
 
@@ -142,7 +142,7 @@ def pair(distance: float) -> CrystalBatch:
 def test_outputs_pass_smoothly_through_the_cutoff() -> None:
     # An edge that appears carries nothing yet. The cell output is a mean over the crystal's edges (spec 4.7), whose
     # number jumps, so what passes smoothly is the sum; the context head is part of neither.
-    model = build(replace(OURS, cell_context=False))
+    model = build(replace(OURS, crystal_context=False))
     t = torch.tensor([0.4], dtype=DT)
     step = 1e-5
     inside, outside = pair(OURS.cutoff - step), pair(OURS.cutoff + step)
@@ -165,7 +165,7 @@ def test_outputs_pass_smoothly_through_the_cutoff() -> None:
 @pytest.mark.parametrize("rule", ["mutual", "published"])
 @pytest.mark.parametrize("context", [False, True])
 def test_a_batch_without_edges_gives_finite_outputs_and_gradients(rule: str, context: bool) -> None:
-    model = build(replace(OURS, edge_rule=rule, cell_context=context))  # type: ignore[arg-type]
+    model = build(replace(OURS, edge_rule=rule, crystal_context=context))  # type: ignore[arg-type]
     coords = torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]], dtype=DT)
     empty = CrystalBatch.from_arrays([(coords, 60 * torch.eye(3), [8, 26]), (coords[:1], 9 * torch.eye(3), [3])], DT)
     scores = model(empty, torch.tensor([0.5, 1.0], dtype=DT))

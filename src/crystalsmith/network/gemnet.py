@@ -58,7 +58,7 @@ class GemNetConfig:
             raise InputError(f"The network setting edge_rule is {self.edge_rule!r}; use mutual or published.")
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if entry.name in ("edge_rule", "cell_context", "num_blocks", "head_residuals"):
+            if entry.name in ("edge_rule", "crystal_context", "num_blocks", "head_residuals"):
                 continue
             if not value > 0:
                 raise InputError(f"The network setting {entry.name} is {value!r}; it must be positive.")
