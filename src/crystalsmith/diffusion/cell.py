@@ -97,23 +97,12 @@ class CellProcess:
         return sample, mean
 
     def corrector_step(
-        self,
-        x: Tensor,
-        output: Tensor,
-        t: Tensor,
-        num_atoms: Tensor,
-        step_size: Tensor,
-        noise: Tensor,
-        spread: Tensor | None = None,
+        self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor, step_size: Tensor, noise: Tensor
     ) -> Tensor:
-        """Langevin step of the given size ``(B,)``; the result is brought back to symmetric polar form.
-
-        ``spread (B,)`` is the standard deviation of the added noise, sqrt(2 step) where it is not given.
-        """
+        """Langevin step of the given size ``(B,)``; the result is brought back to symmetric polar form."""
         step = step_size.view(-1, 1, 1)
-        width = torch.sqrt(2.0 * step) if spread is None else spread.view(-1, 1, 1)
         score = output / self.std(t, num_atoms)
-        return symmetric_polar(x + step * score + width * symmetric_noise(noise))
+        return symmetric_polar(x + step * score + torch.sqrt(2.0 * step) * symmetric_noise(noise))
 
     def gaussian_output(self, x: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
         """Score times std of the Gaussian that data and prior share, ``(B, 3, 3)``.

@@ -63,23 +63,12 @@ class CoordinateProcess:
         return wrap(sample), wrap(mean)
 
     def corrector_step(
-        self,
-        x: Tensor,
-        output: Tensor,
-        t: Tensor,
-        num_atoms: Tensor,
-        step_size: Tensor,
-        noise: Tensor,
-        spread: Tensor | None = None,
+        self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor, step_size: Tensor, noise: Tensor
     ) -> Tensor:
-        """Langevin step of the given size ``(N,)`` at time ``t (N,)``.
-
-        ``spread (N,)`` is the standard deviation of the added noise, sqrt(2 step) where it is not given.
-        """
+        """Langevin step of the given size ``(N,)`` at time ``t (N,)``."""
         step = step_size.unsqueeze(-1)
-        width = torch.sqrt(2.0 * step) if spread is None else spread.unsqueeze(-1)
         score = output / self.std(t, num_atoms).unsqueeze(-1)
-        return wrap(x + step * score + width * noise)
+        return wrap(x + step * score + torch.sqrt(2.0 * step) * noise)
 
 
 def wrapped_score(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -242,13 +242,7 @@ class Process:
         alpha = torch.ones_like(t)
         step = langevin_step(norms[0], norms[1] / std, std, snr_frac_coords, alpha, batch_mean)
         frac = self.coordinates.corrector_step(
-            batch.frac_coords,
-            scores.frac_coords,
-            t_atom,
-            per_atom,
-            step[batch.batch_index],
-            z_frac,
-            None if batch_mean else spread(step, std)[batch.batch_index],
+            batch.frac_coords, scores.frac_coords, t_atom, per_atom, step[batch.batch_index], z_frac
         )
         a, a_next = self.cell.signal(t), self.cell.signal(t_next)
         alpha = (a / torch.where(t_next > 0, a_next, torch.ones_like(a_next))).square()
@@ -256,8 +250,7 @@ class Process:
         z_norm = symmetric_noise(z_cell).square().sum((-1, -2)).sqrt()
         score_norm = scores.cell.square().sum((-1, -2)).sqrt() / cell_std
         step = langevin_step(z_norm, score_norm, cell_std, snr_cell, alpha, batch_mean)
-        width = None if batch_mean else spread(step, cell_std)
-        cell = self.cell.corrector_step(batch.cell, scores.cell, t, batch.num_atoms, step, z_cell, width)
+        cell = self.cell.corrector_step(batch.cell, scores.cell, t, batch.num_atoms, step, z_cell)
         return batch.replace(frac_coords=frac, cell=cell)
 
 
@@ -274,15 +267,6 @@ def langevin_step(
         return 2.0 * alpha * (snr * std).square()
     step = 2.0 * alpha * (snr * noise_norm.mean() / score_norm.mean().clamp(min=1e-30)).square()
     return step.clamp(max=_MAX_STEP)
-
-
-def spread(step: Tensor, std: Tensor) -> Tensor:
-    """Standard deviation of the noise that goes with a Langevin step so that N(mean, std^2) stays as it is, exactly.
-
-    With h = step / std^2 the drift shrinks the distance to the mean by 1 - h, so the noise has the variance
-    std^2 (1 - (1 - h)^2); the usual 2 step = 2 h std^2 leaves 1 / (1 - h / 2) times too much, 19 % at a ratio of 0.4.
-    """
-    return torch.sqrt((2.0 * step - (step / std).square()).clamp(min=0.0))
 
 
 def sum_over_atoms(values: Tensor, batch: CrystalBatch) -> Tensor:
