@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -296,8 +295,7 @@ def test_the_smallest_preset_runs_as_it_is(make_batch: Make) -> None:
     torch.manual_seed(0)
     model = GemNetDenoiser(PRESETS["tiny"])
     scores = model(make_batch([4, 2], dtype=torch.float32), torch.tensor([0.5, 0.7]))
-    # Scores of noise have unit size; the output of a fresh network should not be far off.
-    assert math.isfinite(float(scores.frac_coords.sum()))
+    assert torch.isfinite(scores.frac_coords).all()
     assert scores.species_logits.shape == (6, 101)
 
 
