@@ -130,7 +130,7 @@ def _one_thread() -> Iterator[None]:
 def relative(actual: Tensor, expected: Tensor) -> float:
     """Difference relative to the size of what is expected (L2)."""
     scale = float(expected.double().norm())
-    return float((actual.double() - expected.double()).norm()) / (scale if scale > 0 else 1.0)
+    return float((actual.detach().double() - expected.double()).norm()) / (scale if scale > 0 else 1.0)
 
 
 @pytest.fixture(scope="session")
