@@ -83,4 +83,4 @@ def test_mistakes_are_one_sentence(flags: list[str], says: str, dataset_folder: 
 def test_a_folder_that_is_no_data_set_is_one_sentence(tmp_path: Path) -> None:
     result = train(tmp_path, tmp_path / "run", *small("model.preset=tiny"))
     assert result.exit_code == 2
-    assert "not a prepared data set" in result.stderr
+    assert "prepared data set" in result.stderr

@@ -254,7 +254,7 @@ def test_a_failed_crystal_is_recorded_and_not_written(options, tmp_path, monkeyp
     assert generate(out, Options(), resume=True).failed == batches
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, signum):
     real = run.finished_batches
 
@@ -279,12 +279,17 @@ def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, s
 
 def test_a_signal_waits_for_the_end_of_a_write():
     steps = []
-    with pytest.raises(Stopped), StopSignals() as stop:  # noqa: PT012 - what follows the signal is the test
-        with stop.shield():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.05)
-            steps.append("written")
-        steps.append("never")
+
+    def write_then_go_on():
+        with StopSignals() as stop:
+            with stop.shield():
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.05)
+                steps.append("written")
+            steps.append("never")
+
+    with pytest.raises(Stopped):
+        write_then_go_on()
     assert steps == ["written"]
 
 

@@ -146,10 +146,13 @@ def weights_sha256(folder: str | Path) -> str:
 
 
 def _write_atomically(path: Path, write: Any) -> None:
-    temporary = str(path.parent / f".{path.name}.{os.getpid()}")
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        write(temporary)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(str(temporary))
+        temporary.chmod(mode)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

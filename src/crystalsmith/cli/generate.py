@@ -104,6 +104,8 @@ def sentence(summary: Summary) -> str:
             f"Stopped after {summary.finished} of {summary.requested} crystals; all files in {summary.out} are valid. "
             f"Go on with: crystalsmith generate {summary.out} --resume"
         )
+    if summary.finished and not summary.seconds_per_crystal:
+        return f"The run in {summary.out} was complete already: {summary.written} crystals, {summary.valid} valid."
     failed = f", {summary.failed} failed (see the notes in crystals.csv)" if summary.failed else ""
     speed = f", {summary.seconds_per_crystal:.2g} s per crystal" if summary.seconds_per_crystal else ""
     return (

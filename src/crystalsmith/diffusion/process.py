@@ -18,7 +18,6 @@ from crystalsmith.diffusion.species import SpeciesProcess
 from crystalsmith.errors import InputError
 
 _MAX_STEP = 1e6  # published bound of the Langevin step
-_OWN_STEP_BOUND = 4.0  # ours: at most this many times the step of an ideal score (see langevin_step)
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class ProcessConfig:
         for name in ("sigma_min", "sigma_max", "beta_min", "beta_max", "limit_density", "limit_variance"):
             if not getattr(self, name) > 0:
                 raise InputError(f"The process setting {name} is {getattr(self, name)}; it must be positive.")
-        if self.cell_variance is not None and "all" not in self.cell_variance:
-            raise InputError("The process setting cell_variance has no entry 'all'; give [diagonal, off-diagonal].")
+        if self.cell_variance is not None:
+            _check_cell_variance(self.cell_variance)
 
     @staticmethod
     def published() -> ProcessConfig:
@@ -81,8 +80,18 @@ class ProcessConfig:
             raise InputError(f"Unknown process setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
         data = dict(data)
         if data.get("cell_variance") is not None:
-            data["cell_variance"] = {str(n): (float(d), float(o)) for n, (d, o) in data["cell_variance"].items()}
+            data["cell_variance"] = {str(n): tuple(pair) for n, pair in data["cell_variance"].items()}
         return ProcessConfig(**data)
+
+
+def _check_cell_variance(table: Mapping[str, tuple[float, float]]) -> None:
+    if "all" not in table:
+        raise InputError("The process setting cell_variance has no entry 'all'; give [diagonal, off-diagonal].")
+    for n, pair in table.items():
+        if n != "all" and not n.isdecimal():
+            raise InputError(f"The process setting cell_variance has the key '{n}'; use a number of atoms or 'all'.")
+        if len(pair) != 2 or not all(0 <= value < float("inf") for value in pair):
+            raise InputError(f"The process setting cell_variance['{n}'] is {list(pair)}; give two numbers, 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -258,19 +267,16 @@ class Process:
 def langevin_step(
     noise_norm: Tensor, score_norm: Tensor, std: Tensor, snr: float, alpha: Tensor, batch_mean: bool
 ) -> Tensor:
-    """Step sizes ``(B,)`` = 2 alpha (snr |z| / |score|)^2.
+    """Step sizes ``(B,)``.
 
-    Published: norms averaged over the batch, step at most 1e6. Ours: each crystal its own, and at most four times
-    the step 2 alpha (snr std)^2 that an ideal score of norm |z| / std would give, because the score of one symmetric
-    crystal can vanish while it is nowhere near the limit of a free walk.
+    Published: 2 alpha (snr |z| / |score|)^2 with norms averaged over the batch, at most 1e6. Ours: 2 alpha (snr std)^2,
+    what that formula gives for a score of norm |z| / std. It is each crystal's own and does not depend on where the
+    crystal stands: a step from its own |score| would draw from p |score|^2 instead of p, cells off by a quarter.
     """
-    if batch_mean:
-        noise_norm = noise_norm.mean().expand_as(noise_norm)
-        score_norm = score_norm.mean().expand_as(score_norm)
-    step = 2.0 * alpha * (snr * noise_norm / score_norm.clamp(min=1e-30)).square()
-    if batch_mean:
-        return step.clamp(max=_MAX_STEP)
-    return torch.minimum(step, _OWN_STEP_BOUND * 2.0 * alpha * (snr * std).square())
+    if not batch_mean:
+        return 2.0 * alpha * (snr * std).square()
+    step = 2.0 * alpha * (snr * noise_norm.mean() / score_norm.mean().clamp(min=1e-30)).square()
+    return step.clamp(max=_MAX_STEP)
 
 
 def sum_over_atoms(values: Tensor, batch: CrystalBatch) -> Tensor:

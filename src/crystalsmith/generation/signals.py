@@ -1,4 +1,4 @@
-"""Stopping cleanly: Ctrl-C and SIGTERM end a run between two writes, never inside one."""
+"""Stopping cleanly: Ctrl-C, SIGTERM and a closed terminal end a run between two writes, never inside one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, 143 after SIGTERM, as shells expect."""
+        """130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, as shells expect."""
         return 128 + self.signum
 
 
 class StopSignals:
-    """While entered, SIGINT and SIGTERM raise :class:`Stopped`; inside :meth:`shield` they wait for its end."""
+    """While entered, SIGINT, SIGTERM and SIGHUP raise :class:`Stopped`; inside :meth:`shield` they wait for its end.
+
+    A signal that was ignored before (``nohup``) stays ignored.
+    """
 
     def __init__(self) -> None:
         self._shielded = False
@@ -33,8 +36,10 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._received)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+                signum = getattr(signal, name, None)
+                if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._received)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,12 +8,13 @@ folded into the projections next to them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crystalsmith.errors import InputError
 from crystalsmith.neighbors import EdgeRule, EdgeTable
 from crystalsmith.network.basis import RadialBasis, zonal_harmonics
 from crystalsmith.network.layers import Dense, Residual, half_sum, he_orthogonal_, scaled_silu, stack
@@ -51,6 +52,16 @@ class GemNetConfig:
     width_cbf: int = 16
     head_residuals: int = 3
     crystal_context: bool = False
+
+    def __post_init__(self) -> None:
+        if self.edge_rule not in ("mutual", "published"):
+            raise InputError(f"The network setting edge_rule is {self.edge_rule!r}; use mutual or published.")
+        for entry in fields(self):
+            value, may_be_zero = getattr(self, entry.name), entry.name in ("num_blocks", "head_residuals")
+            if isinstance(entry.default, bool | str):
+                continue
+            if not (value > 0 or (may_be_zero and value == 0)):
+                raise InputError(f"The network setting {entry.name} is {value!r}; it must be positive.")
 
 
 # Scale factors of GemNet-dT for three interaction blocks; further blocks have 1 (published table).

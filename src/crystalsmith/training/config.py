@@ -28,6 +28,8 @@ class DataSettings:
         micro_batch_size: most crystals in one forward pass of one device; None = the whole share of the device.
         max_atoms_per_batch: most atoms in one forward pass; None = no limit.
         bucket_batches: batches are cut from pools of this many batches sorted by number of atoms; 1 = plain shuffling.
+            Within a batch the passes always hold crystals of like size. Pools halve the search for neighbours (4: 42 to
+            19 ms per 64 MP-20 crystals on one core, 6 % of a step of the tiny model); padding is 5 % either way.
         stratified_times: spread the times of a batch evenly over (0, 1) (lower variance) instead of independently.
         num_workers: threads that prepare batches ahead; 0 = in the training thread.
         on_device: keep the whole training set on the device.
