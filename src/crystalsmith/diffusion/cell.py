@@ -71,6 +71,13 @@ class CellProcess:
         """L_t from L_0 and normals ``(B, 3, 3)``."""
         return self.mean(clean, t, num_atoms) + self.std(t, num_atoms) * symmetric_noise(noise)
 
+    def renoise(self, x: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
+        """L at a later time ``t_next`` from L ``(B, 3, 3)`` at ``t``."""
+        ratio = (self.signal(t_next) / self.signal(t)).view(-1, 1, 1)
+        added = self.std(t_next, num_atoms).square() - (ratio * self.std(t, num_atoms)).square()
+        mean = ratio * x + (1.0 - ratio) * self.limit_mean(num_atoms, x.dtype)
+        return mean + added.clamp(min=0).sqrt() * symmetric_noise(noise)
+
     def loss(self, output: Tensor, clean: Tensor, noisy: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(B,)``, mean over the nine elements of (output - std * score)^2."""
         target = -(noisy - self.mean(clean, t, num_atoms)) / self.std(t, num_atoms)
