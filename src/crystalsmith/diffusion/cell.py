@@ -157,5 +157,5 @@ def symmetric_polar(matrix: Tensor) -> Tensor:
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for positive x; torch.pow rounds differently at the end of a tensor: crystals would feel a batch."""
+    """x ** exponent for positive x; torch.pow rounds differently at the end of a tensor, so the batch would be felt."""
     return torch.exp(exponent * x.log())
