@@ -142,7 +142,7 @@ def test_a_start_that_does_not_fit_is_refused(model, olivine) -> None:
         with pytest.raises(InputError, match=sentence):
             make_request(model, steering=Steering(start_from=path, **steering))
     for num_atoms, steering in ((7, {}), (9, {"strength": 0.4})):
-        with pytest.raises(InputError, match="[Aa]toms"):
+        with pytest.raises(InputError, match=r"[Aa]toms"):
             make_request(model, num_atoms=num_atoms, steering=Steering(start_from=path, **steering))
 
 
