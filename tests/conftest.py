@@ -8,6 +8,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# One thread each, also in processes that tests start: the tensors are small, and threads that wait for one another on a
+# busy machine cost minutes. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

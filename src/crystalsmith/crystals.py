@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,11 +135,12 @@ class CrystalBatch:
     @staticmethod
     def from_arrays(crystals: Sequence[tuple[Any, Any, Any]], dtype: torch.dtype = torch.float32) -> CrystalBatch:
         """A batch from per-crystal ``(frac_coords (n, 3), cell (3, 3), atomic_numbers (n,))``, wrapped."""
-        frac = torch.cat([torch.as_tensor(f, dtype=torch.float64).reshape(-1, 3) for f, _, _ in crystals])
-        numbers = [torch.as_tensor(z, dtype=torch.int64).reshape(-1) for _, _, z in crystals]
+        # Copied by NumPy: pymatgen's arrays are read-only, which torch warns about.
+        frac = torch.cat([torch.from_numpy(np.array(f, dtype=np.float64)).reshape(-1, 3) for f, _, _ in crystals])
+        numbers = [torch.from_numpy(np.array(z, dtype=np.int64)).reshape(-1) for _, _, z in crystals]
         return CrystalBatch(
             frac_coords=wrap(frac.to(dtype)),
-            cell=torch.stack([torch.as_tensor(c, dtype=torch.float64) for _, c, _ in crystals]).to(dtype),
+            cell=torch.from_numpy(np.stack([np.array(c, dtype=np.float64) for _, c, _ in crystals])).to(dtype),
             atomic_numbers=torch.cat(numbers),
             num_atoms=torch.tensor([len(z) for z in numbers], dtype=torch.int64),
         )

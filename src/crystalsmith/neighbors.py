@@ -126,7 +126,13 @@ class _Candidates:
     pair_crystal: Tensor
     images: Tensor
     home: Tensor
-    num_atoms_total: int
+    cart: Tensor
+    cell: Tensor
+
+    @property
+    def num_atoms_total(self) -> int:
+        """N."""
+        return self.cart.shape[0]
 
     @staticmethod
     def of(batch: CrystalBatch, cutoff: float, max_images: int) -> _Candidates:
@@ -151,7 +157,8 @@ class _Candidates:
             pair_crystal=batch.batch_index[target],
             images=images,
             home=(batch.frac_coords - inside).round().long(),
-            num_atoms_total=total,
+            cart=cart,
+            cell=cell,
         )
 
     def search(self, cutoff: float) -> tuple[Tensor, Tensor]:
@@ -196,10 +203,12 @@ def _ranked(grid: _Candidates, key: Tensor, distance2: Tensor) -> tuple[Tensor, 
     return target, rank, count
 
 
-def _distance_table(target: Tensor, rank: Tensor, count: Tensor, distance2: Tensor) -> Tensor:
-    """Squared distances ``(N, widest)``, infinite where there is no candidate."""
+def _distance_table(
+    target: Tensor, rank: Tensor, count: Tensor, distance2: Tensor, empty: float = float("inf")
+) -> Tensor:
+    """Squared distances ``(N, widest)``, ``empty`` where there is no candidate."""
     widest = int(count.max())
-    table = torch.full((len(count), widest), float("inf"), dtype=distance2.dtype, device=distance2.device)
+    table = torch.full((len(count), widest), empty, dtype=distance2.dtype, device=distance2.device)
     table.view(-1)[target * widest + rank] = distance2
     return table
 
@@ -217,16 +226,24 @@ def _mutual(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, ma
     return key[distance2.sqrt() <= torch.minimum(limit[target], limit[source])]
 
 
-def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
-    # An atom is as far from its image +N as from -N, and the limit may fall between the two: then the published code
-    # keeps the later image, so they stand in falling order for a stable sort.
+def _published_distance2(grid: _Candidates, key: Tensor) -> Tensor:
+    """Squared distances, rounded as in the published code: image added to the source before the target is taken off."""
     pair, image = grid.split(key)
-    falling = (pair * len(grid.images) + (len(grid.images) - 1 - image)).argsort()
-    key, distance2 = key[falling], distance2[falling]
+    images = grid.images.to(grid.cart.dtype).t().expand(len(grid.cell), -1, -1)
+    translation = torch.bmm(grid.cell.transpose(1, 2), images)
+    source_image = grid.cart[grid.source[pair]] + translation[grid.pair_crystal[pair], :, image]
+    return torch.sum((grid.cart[grid.target[pair]] - source_image) ** 2, dim=1)
+
+
+def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
     target, rank, count = _ranked(grid, key, distance2)
     if len(key) and int(count.max()) > max_neighbors:
-        table = _distance_table(target, rank, count, distance2)
-        chosen = table.sort(dim=1, stable=True).indices[:, :max_neighbors]
+        # An atom is as far from its image +N as from -N, and the limit may fall between the two. The published code
+        # then keeps what the rounding of its arithmetic and an unstable sort happen to put first; the same arithmetic
+        # and the same sort decide the same way (on one machine, with one version of torch).
+        rounded = _published_distance2(grid, key)
+        table = _distance_table(target, rank, count, rounded, cutoff * cutoff + 1)
+        chosen = table.sort(dim=1).indices[:, :max_neighbors]
         nearest = torch.zeros(table.shape, dtype=torch.bool, device=key.device).scatter_(1, chosen, True)
         keep = nearest.view(-1)[target * table.shape[1] + rank]
         key, target = key[keep], target[keep]

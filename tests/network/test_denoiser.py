@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ import torch
 from crystalsmith.contracts import Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
+from crystalsmith.neighbors import build_edges
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.denoiser import PRESETS, DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
@@ -65,7 +65,7 @@ def same(a: Scores, b: Scores, tolerance: float = 1e-9) -> None:
         (a.species_logits, b.species_logits),
     ):
         assert y.abs().max() > 1e-6  # nothing is the same because it is nothing
-        torch.testing.assert_close(x, y, rtol=0, atol=tolerance * float(y.abs().max()))
+        torch.testing.assert_close(x, y, rtol=0, atol=tolerance * float(y.detach().abs().max()))
 
 
 def rotation(seed: int, proper: bool = True) -> torch.Tensor:
@@ -108,8 +108,8 @@ def test_a_crystal_alone_has_the_outputs_it_has_in_a_batch(batch: CrystalBatch, 
     together = model(batch, T)
     for crystal, atoms in enumerate((slice(0, 5), slice(5, 6), slice(6, 14), slice(14, 17))):
         alone = model(batch.select([crystal]), T[crystal : crystal + 1])
-        scale = together.frac_coords.abs().max()
-        torch.testing.assert_close(alone.frac_coords, together.frac_coords[atoms], rtol=0, atol=1e-9 * float(scale))
+        scale = together.frac_coords.detach().abs().max().item()
+        torch.testing.assert_close(alone.frac_coords, together.frac_coords[atoms], rtol=0, atol=1e-9 * scale)
         torch.testing.assert_close(alone.cell[0], together.cell[crystal], rtol=0, atol=1e-9)
         torch.testing.assert_close(alone.species_logits, together.species_logits[atoms], rtol=0, atol=1e-9)
 
@@ -147,8 +147,6 @@ def test_outputs_pass_smoothly_through_the_cutoff() -> None:
     step = 1e-5
     inside, outside = pair(OURS.cutoff - step), pair(OURS.cutoff + step)
     far = pair(OURS.cutoff + 3 * step)
-    from crystalsmith.neighbors import build_edges
-
     edges = [build_edges(b, OURS.cutoff, OURS.max_neighbors).num_edges for b in (inside, outside, far)]
     assert edges[0] > edges[1] == edges[2]
     a, b, c = (model(x, t) for x in (inside, outside, far))
@@ -297,8 +295,7 @@ def test_the_smallest_preset_runs_as_it_is(make_batch: Make) -> None:
     torch.manual_seed(0)
     model = GemNetDenoiser(PRESETS["tiny"])
     scores = model(make_batch([4, 2], dtype=torch.float32), torch.tensor([0.5, 0.7]))
-    # Scores of noise have unit size; the output of a fresh network should not be far off.
-    assert math.isfinite(float(scores.frac_coords.sum()))
+    assert torch.isfinite(scores.frac_coords).all()
     assert scores.species_logits.shape == (6, 101)
 
 

@@ -133,10 +133,10 @@ class Model:
         """
         if data.get("format") != FORMAT:
             raise InputError(f"The model's config.json has format {data.get('format')!r}; this version reads {FORMAT}.")
-        network = dict(data.get("network", {}))
-        if (kind := network.pop("kind", None)) != "gemnet":
-            raise InputError(f"The model's network kind is {kind!r}; this version knows gemnet.")
         try:
+            network = dict(data.get("network", {}))
+            if (kind := network.pop("kind", None)) != "gemnet":
+                raise InputError(f"The model's network kind is {kind!r}; this version knows gemnet.")
             with torch.device("meta") if empty else nullcontext():
                 module = GemNetDenoiser(DenoiserConfig.from_dict(network))
             return Model(
@@ -144,5 +144,8 @@ class Model:
                 Process(ProcessConfig.from_dict(data.get("process", {}))),
                 ModelMetadata.from_dict(data.get("metadata", {})),
             )
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"The model's config.json cannot be used ({error}); the file is damaged.") from None
+        except InputError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"The model's config.json cannot be used ({reason}); the file is damaged.") from None

@@ -46,12 +46,12 @@ class CellProcess:
 
     def limit_mean(self, num_atoms: Tensor, dtype: torch.dtype) -> Tensor:
         """``(B, 3, 3)``, M_n."""
-        edge = (num_atoms.to(dtype) / self.limit_density) ** (1.0 / 3.0)
+        edge = _power(num_atoms.to(dtype) / self.limit_density, 1.0 / 3.0)
         return edge.view(-1, 1, 1) * torch.eye(3, dtype=dtype, device=num_atoms.device)
 
     def limit_std(self, num_atoms: Tensor, dtype: torch.dtype) -> Tensor:
         """``(B, 1, 1)``, sqrt(v_n)."""
-        return (self.limit_variance**0.5 * num_atoms.to(dtype) ** (1.0 / 3.0)).view(-1, 1, 1)
+        return (self.limit_variance**0.5 * _power(num_atoms.to(dtype), 1.0 / 3.0)).view(-1, 1, 1)
 
     def std(self, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(B, 1, 1)``, sqrt((1 - a^2) v_n); 0 where t <= 0."""
@@ -133,7 +133,7 @@ class CellProcess:
         diagonal, off_diagonal = table[num_atoms.clamp(max=largest + 1)].unbind(-1)
         eye = torch.eye(3, dtype=dtype, device=num_atoms.device)
         pattern = diagonal.view(-1, 1, 1) * eye + off_diagonal.view(-1, 1, 1) * (1.0 - eye)
-        return pattern * num_atoms.to(dtype).view(-1, 1, 1) ** (2.0 / 3.0)
+        return pattern * _power(num_atoms.to(dtype), 2.0 / 3.0).view(-1, 1, 1)
 
 
 def symmetric_noise(noise: Tensor) -> Tensor:
@@ -154,3 +154,8 @@ def symmetric_polar(matrix: Tensor) -> Tensor:
     left, singular, _ = torch.linalg.svd(safe)
     symmetric = (left * singular.unsqueeze(-2)) @ left.transpose(-1, -2)
     return torch.where(finite, symmetric, torch.full_like(symmetric, float("nan")))
+
+
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for positive x; torch.pow rounds differently at the end of a tensor: crystals would feel a batch."""
+    return torch.exp(exponent * x.log())

@@ -7,6 +7,7 @@ supplement A.5; Jiao et al., DiffCSP, 2023). Network outputs are scores times st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +32,9 @@ class CoordinateProcess:
 
     def std(self, t: Tensor, num_atoms: Tensor) -> Tensor:
         """Standard deviation ``std_n(t)`` with the shape of ``t`` and ``num_atoms``; 0 where t <= 0."""
-        sigma = self.sigma_min * (self.sigma_max / self.sigma_min) ** t
-        return torch.where(t > 0, sigma, torch.zeros_like(sigma)) * num_atoms.to(t.dtype) ** (-1.0 / 3.0)
+        # exp and log: torch.pow rounds differently at the end of a tensor, and crystals would feel their batch.
+        sigma = self.sigma_min * torch.exp(t * math.log(self.sigma_max / self.sigma_min))
+        return torch.where(t > 0, sigma, torch.zeros_like(sigma)) * torch.exp(num_atoms.to(t.dtype).log() / -3.0)
 
     def prior(self, num_atoms: Tensor, noise: Tensor) -> Tensor:
         """``(N, 3)`` sample at t = 1 from normals ``(N, 3)``; ``num_atoms (N,)``."""

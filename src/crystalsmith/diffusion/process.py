@@ -56,8 +56,8 @@ class ProcessConfig:
         for name in ("sigma_min", "sigma_max", "beta_min", "beta_max", "limit_density", "limit_variance"):
             if not getattr(self, name) > 0:
                 raise InputError(f"The process setting {name} is {getattr(self, name)}; it must be positive.")
-        if self.cell_variance is not None and "all" not in self.cell_variance:
-            raise InputError("The process setting cell_variance has no entry 'all'; give [diagonal, off-diagonal].")
+        if self.cell_variance is not None:
+            _check_cell_variance(self.cell_variance)
 
     @staticmethod
     def published() -> ProcessConfig:
@@ -80,8 +80,18 @@ class ProcessConfig:
             raise InputError(f"Unknown process setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
         data = dict(data)
         if data.get("cell_variance") is not None:
-            data["cell_variance"] = {str(n): (float(d), float(o)) for n, (d, o) in data["cell_variance"].items()}
+            data["cell_variance"] = {str(n): tuple(pair) for n, pair in data["cell_variance"].items()}
         return ProcessConfig(**data)
+
+
+def _check_cell_variance(table: Mapping[str, tuple[float, float]]) -> None:
+    if "all" not in table:
+        raise InputError("The process setting cell_variance has no entry 'all'; give [diagonal, off-diagonal].")
+    for n, pair in table.items():
+        if n != "all" and not n.isdecimal():
+            raise InputError(f"The process setting cell_variance has the key '{n}'; use a number of atoms or 'all'.")
+        if len(pair) != 2 or not all(0 <= value < float("inf") for value in pair):
+            raise InputError(f"The process setting cell_variance['{n}'] is {list(pair)}; give two numbers, 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import MASK, symbol
-from crystalsmith.generation.formats import cif_text, extxyz_frame, symmetric_cif_text
-from crystalsmith.generation.geometry import shortest_distance
-from crystalsmith.generation.symmetry import space_group, symmetrise
+from crystalsmith.formats import cif_text, extxyz_frame, symmetric_cif_text
+from crystalsmith.geometry import shortest_distance
+from crystalsmith.symmetry import space_group, symmetrise
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]

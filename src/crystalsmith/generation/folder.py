@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.formats import complete_frames
 from crystalsmith.generation.describe import COLUMNS, Description
-from crystalsmith.generation.formats import complete_frames
 
 FORMAT = "crystalsmith-generation-1"
 _TEMPORARY = ".writing"

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.crystals import CrystalBatch
+from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation.describe import Crystal
-from crystalsmith.generation.formats import extxyz_frame
 
 Array = NDArray[np.float64]
 

@@ -57,10 +57,10 @@ class GemNetConfig:
         if self.edge_rule not in ("mutual", "published"):
             raise InputError(f"The network setting edge_rule is {self.edge_rule!r}; use mutual or published.")
         for entry in fields(self):
-            value = getattr(self, entry.name)
-            if entry.name in ("edge_rule", "crystal_context", "num_blocks", "head_residuals"):
+            value, may_be_zero = getattr(self, entry.name), entry.name in ("num_blocks", "head_residuals")
+            if isinstance(entry.default, bool | str):
                 continue
-            if not value > 0:
+            if not (value > 0 or (may_be_zero and value == 0)):
                 raise InputError(f"The network setting {entry.name} is {value!r}; it must be positive.")
 
 

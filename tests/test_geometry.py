@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystalsmith.generation.geometry import reduce_cell, shortest_distance
+from crystalsmith.geometry import reduce_cell, shortest_distance
 
 FCC = np.array([[0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
 
