@@ -21,11 +21,13 @@ EPILOG = examples(
     "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
+    "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
     "crystalsmith generate crystals --resume",
 )
 
 
 RULES, START = "Elements and composition (kept by every crystal)", "Starting from a crystal"
+TARGETS = "Targets (of models that were fine-tuned on them)"
 
 
 def generate(
@@ -136,6 +138,41 @@ def generate(
             rich_help_panel=START,
         ),
     ] = None,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            metavar="NAME=VALUE",
+            help="Target of a property that the model knows; a,b,c are taken in turn, low..high is drawn from evenly "
+            "(in the logarithm where the model takes it), Li-Fe-O is a set of elements. Repeatable.",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Targets, a column per property, rows taken in turn.", rich_help_panel=TARGETS
+        ),
+    ] = None,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="G|NAME=G",
+            help="How strongly targets are followed: 1 as learned, more overshoots, 0 not at all; for one property "
+            "NAME=G. Anything but 0 and 1 doubles the work.",
+            show_default="2",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH",
+            help="Times (1 is noise, 0 the end) between which guidance acts; it is 1 elsewhere.",
+            show_default="0..1",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT, with its settings; begin it if there is none.")
     ] = False,
@@ -166,6 +203,10 @@ def generate(
         fix_cell=fix_cell,
         fix_elements=fix_elements,
         resample=resample,
+        properties=property_ or None,
+        targets=None if targets is None else str(targets),
+        guidance=guidance or None,
+        guidance_interval=guidance_interval,
     )
     wanted = Options(
         model=model,

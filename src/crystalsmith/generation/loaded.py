@@ -61,7 +61,7 @@ class LoadedModel:
 
     def generate(
         self,
-        num: int = 16,
+        num: int | None = None,
         *,
         seed: int = 0,
         num_atoms: int | str | Mapping[int, float] | None = None,
@@ -74,7 +74,7 @@ class LoadedModel:
         """New crystals.
 
         Args:
-            num: how many.
+            num: how many; None is 16, or one for each row of a table of targets.
             seed: crystal i is a function of the model, the seed and i.
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
@@ -93,19 +93,20 @@ class LoadedModel:
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import make_request, warnings_of
+        from crystalsmith.generation.request import default_num, make_request, warnings_of
         from crystalsmith.generation.sampler import finished_batches
         from crystalsmith.generation.steering import Steering
 
+        wanted = Steering.of(steering)
         request = make_request(
             self.model,
-            num=num,
+            num=default_num(wanted, 16) if num is None else num,
             seed=seed,
             num_atoms=num_atoms,
             solver=solver,
             steps=steps,
             precision=self.precision,
-            steering=Steering.of(steering),
+            steering=wanted,
         )
         bar = reporter(progress)
         for sentence in warnings_of(self.model, request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from crystalsmith.generation.num_atoms import Histogram, check_histogram, draw_n
 from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
 from crystalsmith.generation.start import Start, make_start
 from crystalsmith.generation.steering import Steering
+from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -44,6 +46,7 @@ class Request:
         steering: the steering options as they were given; what follows from them is in the next two.
         rules: on elements and counts.
         start: crystals to start from.
+        targets: properties that the crystals shall have.
     """
 
     num: int
@@ -56,6 +59,7 @@ class Request:
     steering: Mapping[str, Any] = field(default_factory=dict)
     rules: Rules | None = None
     start: Start | None = None
+    targets: Targets | None = None
 
     def sizes(self, indices: Sequence[int]) -> Tensor:
         """``(B,)`` int64, the number of atoms of crystals ``indices``."""
@@ -71,6 +75,8 @@ class Request:
     def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """What was asked of crystals ``indices``, one mapping of columns each."""
         rows: list[dict[str, Any]] = [{} for _ in indices]
+        if self.targets is not None:
+            rows = list(self.targets.rows(self.seed, indices))
         if self.rules is not None and self.rules.formula:
             size = self.rules.formula_size
             for row, n in zip(rows, self.sizes(indices).tolist(), strict=True):
@@ -86,7 +92,7 @@ class Request:
         """The request that :meth:`to_dict` wrote."""
         fields = {f.name: values[f.name] for f in dataclasses.fields(Request)}
         fields["num_atoms"] = {int(n): float(w) for n, w in values["num_atoms"].items()}
-        for name, kind in (("rules", Rules), ("start", Start)):
+        for name, kind in (("rules", Rules), ("start", Start), ("targets", Targets)):
             if fields[name] is not None:
                 fields[name] = kind.from_dict(fields[name])
         return Request(**fields)
@@ -130,19 +136,28 @@ def make_request(
     # The model's settings were chosen for its own solver and mean nothing to another.
     extra = {k: v for k, v in defaults.items() if k not in ("solver", "steps")} if solver == own_solver else {}
     steering = steering or Steering()
+    targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
     rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
-    return Request(num, seed, histogram, solver, steps, precision, extra, steering.given(), rules, start)
+    return Request(num, seed, histogram, solver, steps, precision, extra, steering.given(), rules, start, targets)
+
+
+def default_num(steering: Steering, otherwise: int) -> int:
+    """How many crystals where nobody says: one for each row of a table of targets."""
+    if steering.targets is None:
+        return otherwise
+    return len(next(iter(table_columns(Path(steering.targets)).values())))
 
 
 def warnings_of(model: Model, request: Request) -> list[str]:
     """What a user should know before a request runs, one sentence each."""
     largest, asked = max(model.metadata.num_atoms_histogram), max(request.num_atoms)
-    if asked <= largest:
-        return []
-    return [
-        f"Crystals of {asked} atoms are asked for, but the model was trained on at most {largest}; "
-        "expect them to be worse."
-    ]
+    sentences = [] if request.targets is None else outside_training(request.targets, model.metadata.properties)
+    if asked > largest:
+        sentences.append(
+            f"Crystals of {asked} atoms are asked for, but the model was trained on at most {largest}; "
+            "expect them to be worse."
+        )
+    return sentences
 
 
 def _steer(

@@ -22,7 +22,7 @@ from crystalsmith.generation.describe import Crystal
 from crystalsmith.generation.device import is_out_of_memory
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.request import Request
-from crystalsmith.generation.setting import num_steps, set_up
+from crystalsmith.generation.setting import follow, num_steps, set_up
 from crystalsmith.generation.trajectory import Recorder
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def sample_batch(
     num_atoms = request.sizes(indices)
     noise = CrystalNoise(request.seed, number.to(device), num_atoms.to(device))
     denoiser = _autocast(model.denoiser, device) if request.precision == "bf16" else model.denoiser
-    watch = _FiniteScores(denoiser)
+    watch = _FiniteScores(follow(denoiser, request, indices, device))
     with torch.no_grad():
         setting = set_up(model, request, indices, num_atoms, noise, device)
         if callback is not None:

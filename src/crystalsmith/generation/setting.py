@@ -14,6 +14,7 @@ from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.composition import remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
+from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
 from crystalsmith.diffusion.solvers import PRIOR, resampled, schedule
@@ -59,6 +60,18 @@ def request_times(request: Request, device: torch.device | str = "cpu") -> Tenso
 def num_steps(request: Request) -> int:
     """Steps that a solver takes for a request."""
     return len(request_times(request))
+
+
+def follow(denoiser: Denoiser, request: Request, indices: Sequence[int], device: torch.device) -> Denoiser:
+    """The denoiser guided to the targets of crystals ``indices``; as it is where there are none."""
+    targets = request.targets
+    if targets is None:
+        return denoiser
+    for target in targets.targets:
+        if target.kind == "elements":
+            denoiser = follow_chemical_system(denoiser, target.name)
+    conditions = targets.conditions(request.seed, indices, device)
+    return bind_conditions(denoiser, conditions, targets.guidance, targets.interval)
 
 
 def set_up(

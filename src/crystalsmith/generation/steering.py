@@ -27,6 +27,11 @@ class Steering:
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
         fix_cell, fix_elements: keep the cell; keep the elements of all its atoms.
         resample: passes through each stretch of the way, so that free and kept parts agree better.
+        properties: targets of properties that the model knows, ``{"band_gap": 2.0}`` or ``["band_gap=2.0"]``; a value
+            may be several separated by commas, taken in turn, or a range ``0.5..3`` to draw from.
+        targets: CSV file of targets, a column per property, rows taken in turn.
+        guidance: how strongly targets are followed: a factor, or factors by property.
+        guidance_interval: times between which guidance extrapolates, ``"0.2..0.8"``.
     """
 
     chemical_system: Names | None = None
@@ -42,6 +47,10 @@ class Steering:
     fix_cell: bool = False
     fix_elements: bool = False
     resample: int | None = None
+    properties: Mapping[str, Any] | Sequence[str] | None = None
+    targets: str | None = None
+    guidance: float | str | Mapping[str, float] | Sequence[str] | None = None
+    guidance_interval: str | Sequence[float] | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given, as plain values for JSON."""
