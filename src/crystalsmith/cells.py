@@ -55,7 +55,8 @@ def symmetric_polar(cell: ArrayOrTensor) -> ArrayOrTensor:
     safe = torch.where(finite, cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
     left, singular, _ = torch.linalg.svd(safe)
     polar = (left * singular[..., None, :]) @ left.mT
-    return torch.where(finite, 0.5 * (polar + polar.mT), torch.nan)
+    polar = 0.5 * (polar + polar.mT)
+    return polar.masked_fill(~finite, torch.nan)
 
 
 def right_handed(frac_coords: Floats, cell: Floats) -> tuple[Floats, Floats]:
