@@ -45,6 +45,11 @@ class CoordinateProcess:
         """f_t from f_0 ``(N, 3)``, times ``t (N,)`` and normals ``(N, 3)``."""
         return wrap(clean + self.std(t, num_atoms).unsqueeze(-1) * noise)
 
+    def renoise(self, x: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
+        """x at a later time ``t_next`` from x ``(N, 3)`` at ``t``."""
+        added = self.std(t_next, num_atoms).square() - self.std(t, num_atoms).square()
+        return wrap(x + added.clamp(min=0).sqrt().unsqueeze(-1) * noise)
+
     def loss(self, output: Tensor, clean: Tensor, noisy: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(N,)`` denoising score-matching error per atom: mean over xyz of (output - std * wrapped score)^2."""
         std = self.std(t, num_atoms).unsqueeze(-1)
