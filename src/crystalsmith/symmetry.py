@@ -76,8 +76,12 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
 
 
 def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
+    import logging
+
     import moyopy
 
+    # It warns on stderr about every cell that is not primitive; the number of the group is right for these too.
+    logging.getLogger("moyo").setLevel(logging.ERROR)
     try:
         standard = moyopy.Cell(cell.tolist(), frac_coords.tolist(), [int(z) for z in numbers])
         return moyopy.MoyoDataset(standard, symprec=symprec)
