@@ -15,7 +15,7 @@ endif
 .PHONY: generate test lint types check clean
 
 generate: $(VENV)/.installed
-	$(BIN)/crystalsmith generate $(OUT) --num $(NUM)
+	$(BIN)/crystalsmith generate $(OUT) --num $(NUM) $(if $(wildcard $(OUT)/manifest.json),--resume)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -8,6 +8,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+# One thread each, also in processes that tests start: the tensors are small, and threads that wait for one another on a
+# busy machine cost minutes. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -131,4 +135,34 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = Process(ProcessConfig(cell_variance={"all": (0.1, 0.1)}))
     folder = tmp_path_factory.mktemp("models") / "untrained"
     save_model(Model(GemNetDenoiser(DenoiserConfig(sizes)), process, metadata), folder, "# A model for tests\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def conditional(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with adapters, random as well, for properties of every kind."""
+    import dataclasses
+
+    from crystalsmith.checkpoints.model import Model
+    from crystalsmith.checkpoints.store import load_model, save_model
+    from crystalsmith.network.conditioning import ConditionConfig
+    from crystalsmith.network.denoiser import GemNetDenoiser
+
+    base = load_model(untrained)
+    conditions = (
+        ConditionConfig("band_gap"),
+        ConditionConfig("bulk_modulus", "log"),
+        ConditionConfig("space_group", "category"),
+        ConditionConfig("chemical_system", "elements"),
+    )
+    torch.manual_seed(1)
+    network = GemNetDenoiser(dataclasses.replace(base.network.config, conditions=conditions))
+    network.load_state_dict(base.network.state_dict(), strict=False)
+    for name, parameter in network.named_parameters():
+        if name.endswith("mix.weight"):
+            torch.nn.init.normal_(parameter)
+    facts = {"band_gap": {"kind": "scalar", "unit": "eV", "min": 0.0, "max": 9.0}}
+    metadata = dataclasses.replace(base.metadata, name="conditional", properties=facts)
+    folder = tmp_path_factory.mktemp("models") / "conditional"
+    save_model(Model(network, base.process, metadata), folder, "# A conditional model for tests\n")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +81,7 @@ def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec
 
     import moyopy
 
-    # It warns on stderr about every cell that is not primitive; the number of the group is right for these too.
+    # It warns about cells that are not primitive, whose operations are read from the standard cell here.
     logging.getLogger("moyo").setLevel(logging.ERROR)
     try:
         standard = moyopy.Cell(cell.tolist(), frac_coords.tolist(), [int(z) for z in numbers])

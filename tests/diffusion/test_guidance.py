@@ -92,3 +92,32 @@ def test_a_chemical_system_binds_only_the_crystals_that_carry_it(make_batch: Mak
     probs = torch.softmax(follow_chemical_system(Toy())(batch, t, conditions).species_logits, -1)
     assert set(probs[:2].sum(0).nonzero().view(-1).tolist()) == {2, 7}
     torch.testing.assert_close(probs[2:], torch.softmax(Toy()(batch, t).species_logits[2:], -1))
+
+
+class Linear:
+    """A denoiser that adds up what it is conditioned on."""
+
+    def __call__(self, batch: CrystalBatch, t: torch.Tensor, conditions: Conditions | None = None) -> Scores:
+        known = {} if conditions is None else conditions
+        total = sum((value.nan_to_num(nan=0.0) for value in known.values()), start=torch.zeros_like(t))
+        cell = total.view(-1, 1, 1).expand(-1, 3, 3)
+        return Scores(
+            total[batch.batch_index, None].expand(-1, 3), cell, total[batch.batch_index, None].expand(-1, 101)
+        )
+
+
+def test_factors_by_property_compose(make_batch: Make) -> None:
+    batch, t = make_batch([2, 3]), torch.tensor([0.5, 0.5], dtype=torch.float64)
+    asked = {name: torch.tensor([x, 2 * x], dtype=torch.float64) for name, x in (("a", 1.0), ("b", 10.0), ("c", 100.0))}
+    guided = bind_conditions(Linear(), asked, {"a": 2.0, "b": 0.5, "c": 0.0})(batch, t)
+    assert guided.cell[:, 0, 0].tolist() == [2.0 + 5.0, 4.0 + 10.0]
+    same = bind_conditions(Linear(), asked, {"a": 3.0, "b": 3.0, "c": 3.0})(batch, t)
+    for one, other in zip(outputs(same), outputs(bind_conditions(Linear(), asked, 3.0)(batch, t)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_outside_its_interval_guidance_does_not_extrapolate(make_batch: Make) -> None:
+    batch, asked = make_batch([2]), {"a": torch.tensor([1.0], dtype=torch.float64)}
+    guided = bind_conditions(Linear(), asked, 4.0, (0.2, 0.8))
+    for time, factor in ((0.1, 1.0), (0.2, 4.0), (0.5, 4.0), (0.9, 1.0)):
+        assert float(guided(batch, torch.tensor([time], dtype=torch.float64)).cell[0, 0, 0]) == factor

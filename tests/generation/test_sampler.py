@@ -68,6 +68,15 @@ def test_a_crystal_does_not_depend_on_its_batch(model, solver):
         assert same(whole, in_batches(Wells(model), request, size), 1e-4)
 
 
+def test_noise_levels_do_not_depend_on_the_batch_to_the_bit(model):
+    """Vectorised powers round differently at the end of a tensor; over many steps that made other crystals."""
+    num_atoms, t = torch.randint(1, 21, (301,)), torch.rand(301)
+    coordinates, cell = model.process.coordinates, model.process.cell
+    for function in (coordinates.std, cell.std, lambda t, n: cell.limit_mean(n, torch.float32)):
+        parts = [function(t[k : k + 7], num_atoms[k : k + 7]) for k in range(0, 301, 7)]
+        assert torch.equal(function(t, num_atoms), torch.cat(parts))
+
+
 def test_a_crystal_of_the_network_does_not_depend_on_its_batch(model):
     """Rounding grows with every step of a network that was never trained, hence few steps."""
     request = make_request(model, num=40, seed=4, solver="ancestral", steps=3)

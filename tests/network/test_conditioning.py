@@ -82,9 +82,12 @@ def test_adapters_start_as_the_identity(batch: CrystalBatch, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_condition_changes_every_output_and_its_absence_none(batch: CrystalBatch, kind: str, place: str) -> None:
     model = network(kind, place)
+    before = model(batch, T)
     mix(model)
     values = KINDS[kind]
     free = model(batch, T)
+    # An adapter says nothing about a crystal without its property, whatever it has learned.
+    assert torch.equal(free.species_logits, before.species_logits)
     bound = model(batch, T, {"target": values})
     assert difference(bound, free) > 1e-5
     absent = model(batch, T, {"target": unlabelled(values)})

@@ -112,25 +112,30 @@ def _check_archive(path: Path) -> None:
     try:
         with path.open("rb") as file:
             head = file.read(64)
-        if head.startswith(_LFS):
-            raise InputError(
-                f"{path} is a Git-LFS pointer, not the weights; fetch them with 'git lfs pull' or import "
-                "hf:microsoft/mattergen/<name>."
-            )
-        if not head.startswith(b"PK\x03\x04"):
-            raise InputError(f"{path} is not a checkpoint as torch writes them since 1.6 (a zip file); it is not read.")
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); copy or download it again.") from None
-    except (zipfile.BadZipFile, ValueError):
-        raise InputError(f"{path} is a truncated or damaged zip file; copy or download it again.") from None
-    for entry in entries:
+    for entry in _entries(path, head):
         parts = entry.filename.replace("\\", "/").split("/")
         if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
             raise InputError(f"{path} holds an entry whose path leads out of the archive; it is not read.")
         if entry.compress_type != zipfile.ZIP_STORED:
             raise InputError(f"{path} holds compressed entries, which torch never writes; it is not read.")
+
+
+def _entries(path: Path, head: bytes) -> list[zipfile.ZipInfo]:
+    """The entries of the zip file that begins with ``head``."""
+    if head.startswith(_LFS):
+        raise InputError(
+            f"{path} is a Git-LFS pointer, not the weights; fetch them with 'git lfs pull' or import "
+            "hf:microsoft/mattergen/<name>."
+        )
+    if not head.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path} is not a checkpoint as torch writes them since 1.6 (a zip file); it is not read.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError):
+        raise InputError(f"{path} is a truncated or damaged zip file; copy or download it again.") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -32,7 +32,8 @@ def model_facts(folder: Path) -> dict[str, Any]:
     return {
         "name": metadata.name,
         "folder": str(folder),
-        "parameters": parameters,
+        # Of an imported model the count that goes with the published one, frozen scale factors included.
+        "parameters": metadata.training.get("parameters_used", parameters),
         "bytes": weights.stat().st_size,
         "conditions": [condition["name"] for condition in config.get("network", {}).get("conditions", ())],
         "elements": [symbol(z) for z in metadata.elements],

@@ -25,7 +25,7 @@ from crystalsmith.checkpoints.mattergen_config import PublishedConfig, read_publ
 from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.checkpoints.names import PREFIX, published_name
 from crystalsmith.checkpoints.published_layout import PublishedTensor, count_parameters, published_layout
-from crystalsmith.checkpoints.store import save_model
+from crystalsmith.checkpoints.store import save_model, write_atomically
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
@@ -257,7 +257,7 @@ def _write_folder(model: Model, extra: dict[str, Tensor], card: str, out: Path) 
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         save_model(model, temporary, card)
-        save_file(extra, temporary / EXTRA, metadata={"format": "pt"})
+        write_atomically(temporary / EXTRA, lambda path: save_file(extra, path, metadata={"format": "pt"}))
         temporary.chmod(0o755)
         if out.is_dir():
             out.rmdir()

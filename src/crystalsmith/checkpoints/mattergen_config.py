@@ -302,19 +302,22 @@ def _load_yaml(path: Path) -> Any:
     import yaml
 
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} has {path.stat().st_size:,} bytes; that is no configuration file.")
-        text = path.read_text(encoding="utf-8")
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8") if size <= MAX_BYTES else ""
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give the folder of a published model.") from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text; give the folder of a published model.") from None
+    if size > MAX_BYTES:
+        raise InputError(f"{path} has {size:,} bytes; that is no configuration file.")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise InputError(f"{path} uses YAML aliases; write the values out.")
-        return yaml.load(text, Loader=yaml.SafeLoader)
+        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader))
+        data = None if aliases else yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.constructor.ConstructorError as error:
         raise InputError(f"{path} holds something other than plain data ({error.problem}); it is not read.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise InputError(f"{path} is not valid YAML ({problem}); copy or download it again.") from None
+    if aliases:
+        raise InputError(f"{path} uses YAML aliases; write the values out.")
+    return data

@@ -54,6 +54,7 @@ class ModelMetadata:
         sampling: default ``solver`` and ``steps``, and their settings.
         training: free-form facts (data, hours, crystals seen, losses).
         licence: of the weights.
+        properties: of each property it is conditioned on, what its labels were: kind, unit, count, min, max, ...
     """
 
     name: str = "unnamed"
@@ -62,6 +63,7 @@ class ModelMetadata:
     sampling: Mapping[str, Any] = field(default_factory=lambda: {"solver": "predictor_corrector", "steps": 1000})
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = "MIT"
+    properties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: 
         .contiguous()
         for name, x in model.network.state_dict().items()
     }
-    _write_atomically(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    write_atomically(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     text = json.dumps(model.config_dict(), indent=1, sort_keys=True) + "\n"
-    _write_atomically(folder / CONFIG, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    _write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
+    write_atomically(folder / CONFIG, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
 
 
 def load_model(name_or_folder: str | Path, device: torch.device | str = "cpu") -> Model:
@@ -145,7 +146,8 @@ def weights_sha256(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _write_atomically(path: Path, write: Any) -> None:
+def write_atomically(path: Path, write: Callable[[str], object]) -> None:
+    """Let ``write`` make a file under a temporary name, then give it its own."""
     temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
         temporary.touch()

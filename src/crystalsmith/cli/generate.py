@@ -17,8 +17,17 @@ EPILOG = examples(
     "crystalsmith generate crystals --num 16",
     "crystalsmith generate small --num 64 --num-atoms 4-8 --seed 7",
     "crystalsmith generate film --num 4 --trajectories",
+    "crystalsmith generate oxides --chemical-system Li-Fe-O --require-all --num-atoms 4-12",
+    "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
+    "crystalsmith generate relatives --start-from known.cif --strength 0.4",
+    "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
+    "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
     "crystalsmith generate crystals --resume",
 )
+
+
+RULES, START = "Elements and composition (kept by every crystal)", "Starting from a crystal"
+TARGETS = "Targets (of models that were fine-tuned on them)"
 
 
 def generate(
@@ -60,6 +69,110 @@ def generate(
     trajectories: Annotated[
         bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")
     ] = False,
+    chemical_system: Annotated[
+        str | None,
+        typer.Option(metavar="Li-Fe-O", help="Only these elements.", rich_help_panel=RULES),
+    ] = None,
+    require_all: Annotated[
+        bool,
+        typer.Option(
+            "--require-all", help="Every element of the chemical system appears in each crystal.", rich_help_panel=RULES
+        ),
+    ] = False,
+    allow: Annotated[
+        str | None, typer.Option(metavar="Li,Fe,O", help="Only elements of this list.", rich_help_panel=RULES)
+    ] = None,
+    deny: Annotated[
+        str | None, typer.Option(metavar="Pb,Cd", help="No element of this list.", rich_help_panel=RULES)
+    ] = None,
+    require: Annotated[
+        str | None,
+        typer.Option(metavar="Li,O", help="Each of these at least once in each crystal.", rich_help_panel=RULES),
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option(metavar="LiFePO4", help="Exactly this composition.", rich_help_panel=RULES)
+    ] = None,
+    formula_units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|LOW-HIGH",
+            help="Formula units per cell, taken in turn.",
+            show_default="all that the model was trained on",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from this crystal (CIF, POSCAR, XYZ; several are taken in turn).",
+            rich_help_panel=START,
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="How far it is noised: near 0 its relatives, 1 nothing is left of it but what is kept.",
+            show_default="0.4, or 1 where parts are kept",
+            rich_help_panel=START,
+        ),
+    ] = None,
+    fix_sites: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1,5",
+            help="Keep positions and elements of these sites, counted from 0; 0-6 is a range.",
+            rich_help_panel=START,
+        ),
+    ] = None,
+    fix_cell: Annotated[bool, typer.Option("--fix-cell", help="Keep the cell.", rich_help_panel=START)] = False,
+    fix_elements: Annotated[
+        bool, typer.Option("--fix-elements", help="Keep the element of every atom.", rich_help_panel=START)
+    ] = False,
+    resample: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes through each stretch of the way, so that free and kept parts agree better; costs as many "
+            "times the work.",
+            show_default="1",
+            rich_help_panel=START,
+        ),
+    ] = None,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            metavar="NAME=VALUE",
+            help="Target of a property that the model knows; a,b,c are taken in turn, low..high is drawn from evenly "
+            "(in the logarithm where the model takes it), Li-Fe-O is a set of elements. Repeatable.",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Targets, a column per property, rows taken in turn.", rich_help_panel=TARGETS
+        ),
+    ] = None,
+    guidance: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="G|NAME=G",
+            help="How strongly targets are followed: 1 as learned, more overshoots, 0 not at all; for one property "
+            "NAME=G. Anything but 0 and 1 doubles the work.",
+            show_default="2",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH",
+            help="Times (1 is noise, 0 the end) between which guidance acts; it is 1 elsewhere.",
+            show_default="0..1",
+            rich_help_panel=TARGETS,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT, with its settings; begin it if there is none.")
     ] = False,
@@ -74,7 +187,27 @@ def generate(
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
     from crystalsmith.generation.run import generate as run
+    from crystalsmith.generation.steering import Steering
 
+    steering = Steering(
+        chemical_system=chemical_system,
+        require_all=require_all,
+        allow=allow,
+        deny=deny,
+        require=require,
+        formula=formula,
+        formula_units=formula_units,
+        start_from=None if start_from is None else str(start_from),
+        strength=strength,
+        fix_sites=fix_sites,
+        fix_cell=fix_cell,
+        fix_elements=fix_elements,
+        resample=resample,
+        properties=property_ or None,
+        targets=None if targets is None else str(targets),
+        guidance=guidance or None,
+        guidance_interval=guidance_interval,
+    )
     wanted = Options(
         model=model,
         num=num,
@@ -86,6 +219,7 @@ def generate(
         precision=precision,
         trajectories=trajectories or None,
         device=device,
+        steering=steering,
     )
     summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
     if as_json:

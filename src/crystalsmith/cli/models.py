@@ -20,11 +20,11 @@ app.command("export", epilog=models_import.EXPORT_EPILOG, help=flowing(models_im
 
 @app.command("list", epilog=examples("crystalsmith models list", "crystalsmith models list --json"))
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """List the models that come with the package."""
+    """List the models: bundled with the package, cached from a hub, and imported."""
     from crystalsmith.checkpoints.facts import model_facts
     from crystalsmith.checkpoints.store import list_models
 
-    facts = [model_facts(folder) for folder in list_models().values()]
+    facts = [{**model_facts(folder), "name": name} for name, folder in list_models().items()]
     if as_json:
         print_json({"models": facts})
         return
@@ -72,10 +72,14 @@ def show(
 
 def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     sizes = [int(n) for n in facts["num_atoms"]]
+    published = facts["training"].get("parameters_published")
+    note = f" ({published:,} as published, with energy heads)" if published else ""
+    source = facts["training"].get("source")
     return [
         ("name", facts["name"]),
         ("folder", facts["folder"]),
-        ("network", f"{facts['parameters']:,} parameters, {_megabytes(facts['bytes'])}"),
+        *([("source", str(source))] if source else []),
+        ("network", f"{facts['parameters']:,} parameters{note}, {_megabytes(facts['bytes'])}"),
         ("elements", f"{len(facts['elements'])}: {' '.join(facts['elements'])}"),
         ("atoms", f"{min(sizes)} to {max(sizes)} per cell" if sizes else "unknown"),
         ("conditions", ", ".join(facts["conditions"]) or "none"),

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
+
 PUBLISHED_DENSITY = 0.05771451654022283
 """Mean number of atoms per cubic angstrom of the published training set."""
 
@@ -46,12 +48,12 @@ class CellProcess:
 
     def limit_mean(self, num_atoms: Tensor, dtype: torch.dtype) -> Tensor:
         """``(B, 3, 3)``, M_n."""
-        edge = (num_atoms.to(dtype) / self.limit_density) ** (1.0 / 3.0)
+        edge = _power(num_atoms.to(dtype) / self.limit_density, 1.0 / 3.0)
         return edge.view(-1, 1, 1) * torch.eye(3, dtype=dtype, device=num_atoms.device)
 
     def limit_std(self, num_atoms: Tensor, dtype: torch.dtype) -> Tensor:
         """``(B, 1, 1)``, sqrt(v_n)."""
-        return (self.limit_variance**0.5 * num_atoms.to(dtype) ** (1.0 / 3.0)).view(-1, 1, 1)
+        return (self.limit_variance**0.5 * _power(num_atoms.to(dtype), 1.0 / 3.0)).view(-1, 1, 1)
 
     def std(self, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(B, 1, 1)``, sqrt((1 - a^2) v_n); 0 where t <= 0."""
@@ -70,6 +72,13 @@ class CellProcess:
     def corrupt(self, clean: Tensor, t: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
         """L_t from L_0 and normals ``(B, 3, 3)``."""
         return self.mean(clean, t, num_atoms) + self.std(t, num_atoms) * symmetric_noise(noise)
+
+    def renoise(self, x: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
+        """L at a later time ``t_next`` from L ``(B, 3, 3)`` at ``t``."""
+        ratio = (self.signal(t_next) / self.signal(t)).view(-1, 1, 1)
+        added = self.std(t_next, num_atoms).square() - (ratio * self.std(t, num_atoms)).square()
+        mean = ratio * x + (1.0 - ratio) * self.limit_mean(num_atoms, x.dtype)
+        return mean + added.clamp(min=0).sqrt() * symmetric_noise(noise)
 
     def loss(self, output: Tensor, clean: Tensor, noisy: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(B,)``, mean over the nine elements of (output - std * score)^2."""
@@ -126,7 +135,7 @@ class CellProcess:
         diagonal, off_diagonal = table[num_atoms.clamp(max=largest + 1)].unbind(-1)
         eye = torch.eye(3, dtype=dtype, device=num_atoms.device)
         pattern = diagonal.view(-1, 1, 1) * eye + off_diagonal.view(-1, 1, 1) * (1.0 - eye)
-        return pattern * num_atoms.to(dtype).view(-1, 1, 1) ** (2.0 / 3.0)
+        return pattern * _power(num_atoms.to(dtype), 2.0 / 3.0).view(-1, 1, 1)
 
 
 def symmetric_noise(noise: Tensor) -> Tensor:
@@ -136,14 +145,6 @@ def symmetric_noise(noise: Tensor) -> Tensor:
     return torch.where(eye, noise, mixed)
 
 
-def symmetric_polar(matrix: Tensor) -> Tensor:
-    """Symmetric factor of the polar decomposition of ``(B, 3, 3)``: with L = W S V^T, W S W^T.
-
-    The cell keeps its shape; only its orientation changes (a left-handed cell loses its sign). L L^T = W S^2 W^T, so
-    this is the square root of the Gram matrix of the lattice vectors. Matrices that are not finite give NaN.
-    """
-    finite = torch.isfinite(matrix).all(-1).all(-1).view(-1, 1, 1)
-    safe = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
-    left, singular, _ = torch.linalg.svd(safe)
-    symmetric = (left * singular.unsqueeze(-2)) @ left.transpose(-1, -2)
-    return torch.where(finite, symmetric, torch.full_like(symmetric, float("nan")))
+def _power(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for positive x; torch.pow rounds differently at a tensor's end, so the batch would be felt."""
+    return torch.exp(exponent * x.log())

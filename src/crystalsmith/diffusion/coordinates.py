@@ -7,6 +7,7 @@ supplement A.5; Jiao et al., DiffCSP, 2023). Network outputs are scores times st
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +32,9 @@ class CoordinateProcess:
 
     def std(self, t: Tensor, num_atoms: Tensor) -> Tensor:
         """Standard deviation ``std_n(t)`` with the shape of ``t`` and ``num_atoms``; 0 where t <= 0."""
-        sigma = self.sigma_min * (self.sigma_max / self.sigma_min) ** t
-        return torch.where(t > 0, sigma, torch.zeros_like(sigma)) * num_atoms.to(t.dtype) ** (-1.0 / 3.0)
+        # exp and log: torch.pow rounds differently at the end of a tensor, and crystals would feel their batch.
+        sigma = self.sigma_min * torch.exp(t * math.log(self.sigma_max / self.sigma_min))
+        return torch.where(t > 0, sigma, torch.zeros_like(sigma)) * torch.exp(num_atoms.to(t.dtype).log() / -3.0)
 
     def prior(self, num_atoms: Tensor, noise: Tensor) -> Tensor:
         """``(N, 3)`` sample at t = 1 from normals ``(N, 3)``; ``num_atoms (N,)``."""
@@ -42,6 +44,11 @@ class CoordinateProcess:
     def corrupt(self, clean: Tensor, t: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
         """f_t from f_0 ``(N, 3)``, times ``t (N,)`` and normals ``(N, 3)``."""
         return wrap(clean + self.std(t, num_atoms).unsqueeze(-1) * noise)
+
+    def renoise(self, x: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor) -> Tensor:
+        """x at a later time ``t_next`` from x ``(N, 3)`` at ``t``."""
+        added = self.std(t_next, num_atoms).square() - self.std(t, num_atoms).square()
+        return wrap(x + added.clamp(min=0).sqrt().unsqueeze(-1) * noise)
 
     def loss(self, output: Tensor, clean: Tensor, noisy: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
         """``(N,)`` denoising score-matching error per atom: mean over xyz of (output - std * wrapped score)^2."""

@@ -59,8 +59,11 @@ class Draw(Protocol):
         """``(B, 3, 3)`` standard normals, not symmetrised."""
         ...
 
-    def categorical(self, log_probs: Tensor) -> Tensor:
-        """One class ``(N,)`` per row of unnormalised log-probabilities ``(N, C)``."""
+    def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
+        """One class ``(N,)`` per row of unnormalised log-probabilities ``(N, C)``.
+
+        ``word`` 0 to 3 names independent random numbers of the same atom, for a second choice in one stage.
+        """
         ...
 
 
@@ -124,9 +127,9 @@ class _CrystalDraw:
         z = torch.stack([radius * angle.cos(), radius * angle.sin(), radius2 * angle2.cos()], dim=-1)
         return z.view(crystals, 3, 3).to(self.noise.dtype)
 
-    def categorical(self, log_probs: Tensor) -> Tensor:
+    def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
         words = self._words(self.noise.atom_crystal, self.noise.atom_position, FIELD_SPECIES)
-        return sample_by_uniform(log_probs, _unit(words[0]))
+        return sample_by_uniform(log_probs, _unit(words[word]))
 
 
 def _polar(word: Tensor, word2: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,6 +176,6 @@ class GlobalNoise:
     def cell(self) -> Tensor:
         return torch.randn(self.num_crystals, 3, 3, generator=self.generator, device=self.device, dtype=self.dtype)
 
-    def categorical(self, log_probs: Tensor) -> Tensor:
+    def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
         uniform = torch.rand(len(log_probs), generator=self.generator, device=self.device, dtype=torch.float64)
         return sample_by_uniform(log_probs, uniform)

@@ -227,6 +227,19 @@ class Process:
         sample = batch.replace(frac_coords=frac, cell=cell, atomic_numbers=species)
         return sample, batch.replace(frac_coords=frac_mean, cell=cell_mean, atomic_numbers=species_mean)
 
+    def renoise(self, batch: CrystalBatch, t: Tensor, t_next: Tensor, draw: Draw) -> CrystalBatch:
+        """The forward process from ``t`` to a later ``t_next`` (both ``(B,)``)."""
+        per_atom, t_atom = _per_atom(batch, t)
+        s_atom = t_next[batch.batch_index]
+        species = batch.atomic_numbers
+        if self.corrupts_species:
+            species = draw.categorical(self.species.transition_logits(species, t_atom, s_atom)) + 1
+        return batch.replace(
+            frac_coords=self.coordinates.renoise(batch.frac_coords, t_atom, s_atom, per_atom, draw.atoms()),
+            cell=self.cell.renoise(batch.cell, t, t_next, batch.num_atoms, draw.cell()),
+            atomic_numbers=species,
+        )
+
     def correct(
         self,
         batch: CrystalBatch,

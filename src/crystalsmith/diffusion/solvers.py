@@ -1,7 +1,8 @@
 """Solvers of the reverse process: plain functions with one signature.
 
-A solver takes a denoiser, the process, a prior sample, decreasing times ``(T,)`` (the last step goes to 0), a source
-of noise and an optional callback ``(step, sample, mean)``; it returns the finished batch.
+A solver takes a denoiser, the process, a sample at the first time, times ``(T,)`` (the last step goes to 0), a source
+of noise and an optional callback ``(step, sample, mean)``; it returns the finished batch. Times decrease; where they
+rise (:func:`resampled`), the step adds noise and costs nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.cell import symmetric_polar
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
 
@@ -44,6 +45,21 @@ def schedule(num_steps: int, device: torch.device | str = "cpu", dtype: torch.dt
     return torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
 
 
+def resampled(times: Tensor, repeats: int, jump: int = 10) -> Tensor:
+    """The same times with every stretch of ``jump`` steps gone through ``repeats`` times, noise added in between.
+
+    What is given and what is free come to agree (RePaint: Lugmayr et al., "Inpainting using denoising diffusion
+    probabilistic models", 2022). The last stretch, which ends at 0, is gone through once.
+    """
+    levels, path = times.tolist(), []
+    for start in range(0, len(levels), jump):
+        stretch = levels[start : start + jump]
+        last = start + jump >= len(levels)
+        for again in range(1 if last else repeats):
+            path += ([levels[start + jump]] if again else []) + stretch
+    return torch.tensor(path, dtype=times.dtype, device=times.device)
+
+
 @torch.no_grad()
 def ancestral(
     denoiser: Denoiser,
@@ -55,7 +71,10 @@ def ancestral(
 ) -> CrystalBatch:
     """Ancestral sampling, one network call per step (Ho et al. 2020; Song et al. 2021, eq. 4; D3PM for species)."""
     mean = batch
-    for step, (t, t_next) in enumerate(_pairs(times, batch)):
+    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
+        if rises:
+            batch = mean = process.renoise(batch, t, t_next, noise.at(step + 1, PREDICTOR))
+            continue
         scores = denoiser(batch, t)
         batch, mean = process.predict(batch, scores, t, t_next, noise.at(step + 1, PREDICTOR))
         if callback is not None:
@@ -113,7 +132,10 @@ def _predictor_corrector(
     as_published: bool,
 ) -> CrystalBatch:
     mean = batch
-    for step, (t, t_next) in enumerate(_pairs(times, batch)):
+    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
+        if rises:
+            batch = mean = process.renoise(batch, t, t_next, noise.at(step + 1, PREDICTOR))
+            continue
         batch = process.correct(
             batch,
             denoiser(batch, t),
@@ -132,11 +154,12 @@ def _predictor_corrector(
     return mean
 
 
-def _pairs(times: Tensor, batch: CrystalBatch) -> list[tuple[Tensor, Tensor]]:
-    """(t, t_next), each ``(B,)``, of every step; the last goes to 0."""
+def _steps(times: Tensor, batch: CrystalBatch) -> list[tuple[Tensor, Tensor, bool]]:
+    """(t, t_next), each ``(B,)``, of every step and whether it goes up; the last goes to 0."""
     ends = torch.cat([times, torch.zeros_like(times[:1])])
     rows = ends.unsqueeze(-1).expand(-1, batch.num_crystals).unbind(0)
-    return list(itertools.pairwise(rows))
+    rises = (ends.diff() > 0).tolist()
+    return [(t, t_next, up) for (t, t_next), up in zip(itertools.pairwise(rows), rises, strict=True)]
 
 
 def _upright(batch: CrystalBatch) -> CrystalBatch:

@@ -55,6 +55,13 @@ class SpeciesProcess:
         probs[:, _MASK_CLASS] += 1.0 - alpha
         return torch.log(probs)
 
+    def transition_logits(self, numbers: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+        """``(N, 101)`` log-probabilities of the class at a later time ``t_next``, given the one at ``t``."""
+        keep = ((1.0 - t_next) / (1.0 - t)).clamp(max=1.0).unsqueeze(-1)
+        probs = F.one_hot(numbers - 1, NUM_CLASSES).to(t.dtype) * keep
+        probs[:, _MASK_CLASS] += 1.0 - keep.squeeze(-1)
+        return torch.log(probs)
+
     def posterior_logits(self, noisy: Tensor, clean_probs: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
         """Unnormalised log q(x_s | x_t, p(x_0)) ``(N, 101)`` for s = ``t_next`` < t.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Crystal:
         cell: ``(3, 3)``, rows are the lattice vectors in angstrom.
         numbers: ``(n,)`` atomic numbers.
         allowed: atomic numbers that a result may hold.
+        asked: further columns: what was asked of this crystal.
     """
 
     seed: int
@@ -57,6 +59,7 @@ class Crystal:
     cell: Array
     numbers: NDArray[np.int64]
     allowed: frozenset[int]
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -93,6 +96,7 @@ def describe(crystal: Crystal) -> Description:
     failure = crystal.failure
     row: Row = dict.fromkeys(COLUMNS)
     row |= {"id": crystal.id, "seed": crystal.seed, "index": crystal.index, "num_atoms": len(crystal.numbers)}
+    row |= crystal.asked
     if failure is not None:
         return Description(row | {"valid": False, "note": f"failed: {failure}"}, cif=None, frame=None)
 

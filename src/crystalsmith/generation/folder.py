@@ -48,6 +48,11 @@ class OutputFolder:
         return self.path / "crystals.extxyz"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table: those of every run, then what was asked of each crystal in this one."""
+        return (*COLUMNS, *self.manifest.get("columns", ()))
+
+    @property
     def finished(self) -> int:
         """How many crystals of the request, counted from the first, are on disk (or have failed for good)."""
         batches = self.manifest["batches"]
@@ -70,7 +75,7 @@ class OutputFolder:
         except OSError as error:
             raise InputError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from None
         write_atomically(folder.geometries, "")
-        write_atomically(folder.table, _csv([COLUMNS]))
+        write_atomically(folder.table, _csv([folder.columns]))
         return folder
 
     @staticmethod
@@ -96,7 +101,7 @@ class OutputFolder:
         for leftover in self.path.rglob(f"*{_TEMPORARY}"):
             leftover.unlink(missing_ok=True)
         (self.path / "cif").mkdir(exist_ok=True)
-        rows = _intact_rows(self.table)
+        rows = _intact_rows(self.table, self.columns)
         text = _read(self.geometries)
         frames = list(complete_frames(text))
         batches = self.manifest["batches"]
@@ -107,7 +112,7 @@ class OutputFolder:
         end = frames[written - 1][1] if written else 0
         if text[end:] or not self.geometries.exists():
             write_atomically(self.geometries, text[:end])
-        table = _csv([COLUMNS, *(row.values() for row in kept)])
+        table = _csv([self.columns, *(row.values() for row in kept)])
         if table != _read(self.table):
             write_atomically(self.table, table)
         failed = [{"id": row["id"], "reason": row["note"]} for row in kept if not row["file"]]
@@ -141,7 +146,7 @@ class OutputFolder:
                     continue
                 write_atomically(self.path / trajectory_name(item.row["id"]), film, durable=False)
         _extend(self.geometries, "".join(item.frame for item in described if item.frame is not None))
-        _extend(self.table, _csv([[item.row[c] for c in COLUMNS] for item in described]))
+        _extend(self.table, _csv([[item.row[c] for c in self.columns] for item in described]))
         self.manifest["batches"].append([start, stop, round(seconds, 3)])
         failed = [{"id": item.row["id"], "reason": item.row["note"]} for item in described if item.frame is None]
         self.manifest["failed"] += failed
@@ -231,16 +236,16 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _intact_rows(path: Path) -> list[dict[str, str]]:
+def _intact_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows at the head of the table that are whole and in order."""
     text = _read(path)
     lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     rows: list[dict[str, str]] = []
-    if not lines or tuple(lines[0]) != COLUMNS:
+    if not lines or tuple(lines[0]) != tuple(columns):
         return rows
     for index, line in enumerate(lines[1:]):
-        row = dict(zip(COLUMNS, line, strict=False))
-        if len(line) != len(COLUMNS) or row["index"] != str(index):
+        row = dict(zip(columns, line, strict=False))
+        if len(line) != len(columns) or row["index"] != str(index):
             break
         rows.append(row)
     return rows

@@ -61,7 +61,7 @@ class LoadedModel:
 
     def generate(
         self,
-        num: int = 16,
+        num: int | None = None,
         *,
         seed: int = 0,
         num_atoms: int | str | Mapping[int, float] | None = None,
@@ -69,11 +69,12 @@ class LoadedModel:
         solver: str | None = None,
         batch_size: int | None = None,
         progress: bool = False,
+        **steering: Any,
     ) -> GeneratedCrystals:
         """New crystals.
 
         Args:
-            num: how many.
+            num: how many; None is 16, or one for each row of a table of targets.
             seed: crystal i is a function of the model, the seed and i.
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
@@ -81,6 +82,8 @@ class LoadedModel:
             solver: ``predictor_corrector``, ``ancestral`` or ``published``.
             batch_size: crystals at a time; the crystals do not depend on it.
             progress: show a bar on stderr.
+            **steering: what the crystals shall be like: the attributes of :class:`generation.steering.Steering`, for
+                example ``chemical_system="Li-Fe-O"`` or ``formula="LiFePO4"``.
 
         Raises:
             InputError: if a value cannot be used.
@@ -90,25 +93,30 @@ class LoadedModel:
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import make_request
+        from crystalsmith.generation.request import default_num, make_request, warnings_of
         from crystalsmith.generation.sampler import finished_batches
+        from crystalsmith.generation.steering import Steering
 
+        wanted = Steering.of(steering)
         request = make_request(
             self.model,
-            num=num,
+            num=default_num(wanted, 16) if num is None else num,
             seed=seed,
             num_atoms=num_atoms,
             solver=solver,
             steps=steps,
             precision=self.precision,
+            steering=wanted,
         )
+        bar = reporter(progress)
+        for sentence in warnings_of(self.model, request):
+            bar.message(sentence)
         device = torch.device(self.device)
         if batch_size is None:
             calls = NETWORK_CALLS_PER_STEP[request.solver]
             batch_size = choose_batch_size(self.model, request, calls, device)
         elif batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; give 1 at least.")
-        bar = reporter(progress)
         bar.start(request.num, 0)
         try:
             made = list(finished_batches(self.model, request, device, bar, batch_size=batch_size))
@@ -132,7 +140,7 @@ class GeneratedCrystals(Sequence["Structure"]):
         self._elements = loaded.model.metadata.elements
         self.request = request
         self.seconds = seconds
-        self._crystals = crystals_of(batch, request.seed, range(request.num), self._elements)
+        self._crystals = crystals_of(batch, request, range(request.num), self._elements)
         good = [k for k, crystal in enumerate(self._crystals) if crystal.failure is None]
         self.indices: tuple[int, ...] = tuple(good)
         self.batch = batch if len(good) == len(batch) else batch.select(good)
@@ -183,7 +191,8 @@ class GeneratedCrystals(Sequence["Structure"]):
         settings: dict[str, Any] = self.request.to_dict() | {"batch_size": self.request.num, "trajectories": False}
         loaded = self._loaded
         head = manifest_head(loaded.model, model_source(loaded.source), loaded.weights_sha256, settings)
-        output = OutputFolder.create(Path(folder), head)
+        columns = list(self.request.facts([0])[0])
+        output = OutputFolder.create(Path(folder), head | {"columns": columns})
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")
         return output.path

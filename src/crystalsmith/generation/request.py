@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from crystalsmith.diffusion.composition import remask
+from crystalsmith.elements import MASK
 from crystalsmith.errors import InputError
-from crystalsmith.generation.num_atoms import Histogram, check_histogram, parse_num_atoms
+from crystalsmith.generation.num_atoms import Histogram, check_histogram, draw_num_atoms, parse_num_atoms
+from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
+from crystalsmith.generation.start import Start, make_start
+from crystalsmith.generation.steering import Steering
+from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -33,6 +43,10 @@ class Request:
         steps: number of denoising steps.
         precision: ``float32`` or ``bf16``, of the network's products.
         solver_settings: further keywords of the solver, as in the model's defaults.
+        steering: the steering options as they were given; what follows from them is in the next two.
+        rules: on elements and counts.
+        start: crystals to start from.
+        targets: properties that the crystals shall have.
     """
 
     num: int
@@ -42,6 +56,32 @@ class Request:
     steps: int
     precision: str
     solver_settings: Mapping[str, float] = field(default_factory=dict)
+    steering: Mapping[str, Any] = field(default_factory=dict)
+    rules: Rules | None = None
+    start: Start | None = None
+    targets: Targets | None = None
+
+    def sizes(self, indices: Sequence[int]) -> Tensor:
+        """``(B,)`` int64, the number of atoms of crystals ``indices``."""
+        if self.start is not None:
+            sizes = self.start.sizes()
+            if len(self.num_atoms) == 1:  # may be more than the crystals have
+                sizes = [max(n, *self.num_atoms) for n in sizes]
+            return torch.tensor([sizes[i % len(sizes)] for i in indices], dtype=torch.int64)
+        if self.rules is not None and self.rules.formula:
+            return torch.tensor([u * self.rules.formula_size for u in self.rules.units(indices)], dtype=torch.int64)
+        return draw_num_atoms(self.num_atoms, self.seed, torch.tensor(list(indices), dtype=torch.int64))
+
+    def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """What was asked of crystals ``indices``, one mapping of columns each."""
+        rows: list[dict[str, Any]] = [{} for _ in indices]
+        if self.targets is not None:
+            rows = list(self.targets.rows(self.seed, indices))
+        if self.rules is not None and self.rules.formula:
+            size = self.rules.formula_size
+            for row, n in zip(rows, self.sizes(indices).tolist(), strict=True):
+                row["formula_units"] = n // size
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -51,7 +91,11 @@ class Request:
     def from_dict(values: Mapping[str, Any]) -> Request:
         """The request that :meth:`to_dict` wrote."""
         fields = {f.name: values[f.name] for f in dataclasses.fields(Request)}
-        return Request(**fields | {"num_atoms": {int(n): float(w) for n, w in values["num_atoms"].items()}})
+        fields["num_atoms"] = {int(n): float(w) for n, w in values["num_atoms"].items()}
+        for name, kind in (("rules", Rules), ("start", Start), ("targets", Targets)):
+            if fields[name] is not None:
+                fields[name] = kind.from_dict(fields[name])
+        return Request(**fields)
 
 
 def make_request(
@@ -63,6 +107,7 @@ def make_request(
     solver: str | None = None,
     steps: int | None = None,
     precision: str = "float32",
+    steering: Steering | None = None,
 ) -> Request:
     """A checked request; what is None comes from the model.
 
@@ -90,4 +135,95 @@ def make_request(
             raise InputError(f"--{name} is {value}; give a whole number from {low} to {high}.")
     # The model's settings were chosen for its own solver and mean nothing to another.
     extra = {k: v for k, v in defaults.items() if k not in ("solver", "steps")} if solver == own_solver else {}
-    return Request(num, seed, histogram, solver, steps, precision, extra)
+    steering = steering or Steering()
+    targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
+    rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
+    return Request(num, seed, histogram, solver, steps, precision, extra, steering.given(), rules, start, targets)
+
+
+def default_num(steering: Steering, otherwise: int) -> int:
+    """How many crystals where nobody says: one for each row of a table of targets."""
+    if steering.targets is None:
+        return otherwise
+    return len(next(iter(table_columns(Path(steering.targets)).values())))
+
+
+def warnings_of(model: Model, request: Request) -> list[str]:
+    """What a user should know before a request runs, one sentence each."""
+    largest, asked = max(model.metadata.num_atoms_histogram), max(request.num_atoms)
+    sentences = [] if request.targets is None else outside_training(request.targets, model.metadata.properties)
+    if asked > largest:
+        sentences.append(
+            f"Crystals of {asked} atoms are asked for, but the model was trained on at most {largest}; "
+            "expect them to be worse."
+        )
+    return sentences
+
+
+def _steer(
+    model: Model, wanted: Steering, histogram: Histogram, asked: bool
+) -> tuple[Rules | None, Start | None, Histogram]:
+    """Rules, start and numbers of atoms that fit one another and the model."""
+    elements, csp = model.metadata.elements, not model.process.corrupts_species
+    start = make_start(
+        wanted.start_from,
+        strength=wanted.strength,
+        fix_sites=wanted.fix_sites,
+        fix_cell=wanted.fix_cell,
+        fix_elements=wanted.fix_elements or (csp and wanted.start_from is not None),
+        resample=wanted.resample,
+    )
+    rules = make_rules(
+        elements,
+        chemical_system=wanted.chemical_system,
+        require_all=wanted.require_all,
+        allow=wanted.allow,
+        deny=wanted.deny,
+        require=wanted.require,
+        formula=wanted.formula,
+        formula_units=wanted.formula_units,
+    )
+    if csp and start is None and (rules is None or not rules.formula):
+        raise InputError(f"The model {model.metadata.name} predicts structures of given elements; give --formula.")
+    if start is not None:
+        histogram = _sizes_of(start, histogram, asked)
+        rules = rules or Rules(tuple(sorted(elements)))
+        if rules.formula:
+            rules = dataclasses.replace(rules, formula_units=rules.formula_units or tuple(range(1, 65)))
+            for n in histogram:
+                if n % rules.formula_size or n // rules.formula_size not in rules.formula_units:
+                    raise InputError(
+                        f"A crystal to start from has {n} atoms, which do not make up --formula {wanted.formula} "
+                        "in the formula units asked for; change one of them."
+                    )
+        _check_start(rules, start, histogram)
+    elif rules is not None:
+        rules, histogram = fit_sizes(rules, histogram, asked, wanted.formula or "")
+        rules.bounds(torch.tensor(list(histogram))).check(torch.tensor(list(histogram)))
+    return rules, start, histogram
+
+
+def _sizes_of(start: Start, histogram: Histogram, asked: bool) -> Histogram:
+    """Numbers of atoms of a request that starts from crystals: theirs, or one larger number."""
+    sizes = start.sizes()
+    if not asked or (len(set(sizes)) == 1 and set(histogram) == set(sizes)):
+        return {n: sizes.count(n) / len(sizes) for n in sorted(set(sizes))}
+    if len(histogram) > 1 or max(histogram) < max(sizes):
+        raise InputError(
+            f"--num-atoms with --start-from is one number, at least the {max(sizes)} atoms of the crystal; "
+            "leave it out to keep the crystal's own."
+        )
+    if start.strength < 1.0:
+        raise InputError("Atoms are added to a crystal only at --strength 1 (fix the sites and the cell to keep it).")
+    return histogram
+
+
+def _check_start(rules: Rules, start: Start, histogram: Histogram) -> None:
+    """Refuse kept atoms that the rules cannot live with."""
+    everyone = list(range(len(start.crystals)))
+    num_atoms = torch.tensor([max(n, *histogram) if len(histogram) == 1 else n for n in start.sizes()])
+    bounds = rules.bounds(num_atoms)
+    bounds.check(num_atoms)
+    blank = start.batch(everyone, num_atoms)
+    blank = blank.replace(atomic_numbers=torch.full_like(blank.atomic_numbers, MASK))
+    remask(bounds, blank, start.given(everyone, num_atoms).numbers)

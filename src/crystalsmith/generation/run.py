@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,10 @@ from crystalsmith.generation.device import choose_batch_size, choose_device, cho
 from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
-from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.request import Request, default_num, make_request, warnings_of
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.signals import Stopped, StopSignals
+from crystalsmith.generation.steering import Steering
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -44,6 +45,7 @@ class Options:
     precision: str | None = None
     trajectories: bool | None = None
     device: str = "auto"
+    steering: Steering = field(default_factory=Steering)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def generate(out: Path, options: Options, *, resume: bool = False, reporter: Rep
     resume = resume and is_occupied(out)
     if not resume:
         refuse_occupied(out)
-    session = _resumed(out, options) if resume else _started(out, options)
+    session = _resumed(out, options) if resume else _started(out, options, reporter)
     with StopSignals() as stop:
         reporter.start(session.request.num, session.folder.finished)
         made = session.folder.finished
@@ -115,7 +117,7 @@ class _Session:
     folder: OutputFolder
 
 
-def _started(out: Path, options: Options) -> _Session:
+def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
     from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 
@@ -127,18 +129,22 @@ def _started(out: Path, options: Options) -> _Session:
     model, digest = load_model(name), weights_sha256(find_model(name))
     request = make_request(
         model,
-        num=DEFAULT_NUM if options.num is None else options.num,
+        num=default_num(options.steering, DEFAULT_NUM) if options.num is None else options.num,
         seed=options.seed or 0,
         num_atoms=options.num_atoms,
         solver=options.solver,
         steps=options.steps,
         precision=precision,
+        steering=options.steering,
     )
+    for sentence in warnings_of(model, request):
+        reporter.message(sentence)
     calls = NETWORK_CALLS_PER_STEP[request.solver]
     batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
     head = manifest_head(model, name, digest, settings)
-    folder = OutputFolder.create(out, head | {"sessions": [_session_facts(device, 0)]})
+    columns = list(request.facts([0])[0])
+    folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
     return _Session(model, request, device, folder)
 
 
@@ -179,6 +185,10 @@ def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[st
     if options.num_atoms is not None:
         histogram = parse_num_atoms(options.num_atoms, model.metadata.num_atoms_histogram)
         given["num_atoms"] = {str(n): weight for n, weight in histogram.items()}
+    before = settings.get("steering", {})
+    for name, value in options.steering.given().items():
+        given[name] = value
+        settings = settings | {name: before.get(name)}
     for name, value in given.items():
         if value is not None and value != settings.get(name):
             flag = "--" + name.replace("_", "-")
@@ -210,7 +220,7 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
 
 
 def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list[Description], list[str] | None]:
-    crystals = crystals_of(made.batch, request.seed, range(made.start, made.stop), model.metadata.elements)
+    crystals = crystals_of(made.batch, request, range(made.start, made.stop), model.metadata.elements)
     films = None if made.recorder is None else made.recorder.films(crystals)
     return [describe(crystal) for crystal in crystals], films
 

@@ -16,13 +16,13 @@ from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch, wrap
 from crystalsmith.diffusion.guidance import allow_elements
 from crystalsmith.diffusion.noise import CrystalNoise
-from crystalsmith.diffusion.solvers import PRIOR, SOLVERS, schedule
+from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
 from crystalsmith.generation.describe import Crystal
 from crystalsmith.generation.device import is_out_of_memory
-from crystalsmith.generation.num_atoms import draw_num_atoms
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.request import Request
+from crystalsmith.generation.setting import follow, num_steps, set_up
 from crystalsmith.generation.trajectory import Recorder
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ def finished_batches(
     model.network.to(device).eval()
     while start < request.num:
         indices = range(start, min(start + batch_size, request.num))
-        recorder = Recorder(request.steps) if trajectories else None
+        steps = num_steps(request)
+        recorder = Recorder(steps) if trajectories else None
         began = time.perf_counter()
-        batch = _try_batch(model, request, indices, device, _callback(reporter, recorder, indices, request.steps))
+        batch = _try_batch(model, request, indices, device, _callback(reporter, recorder, indices, steps))
         if batch is None:
             batch_size = _halved(len(indices), request, start)
             reporter.message(f"Out of memory: going on with {batch_size} crystals at a time.")
@@ -95,18 +96,20 @@ def sample_batch(
     network returned a number that is not finite comes back as NaN, without harm to the others.
     """
     number = torch.tensor(list(indices), dtype=torch.int64)
-    num_atoms = draw_num_atoms(request.num_atoms, request.seed, number)
+    num_atoms = request.sizes(indices)
     noise = CrystalNoise(request.seed, number.to(device), num_atoms.to(device))
     denoiser = _autocast(model.denoiser, device) if request.precision == "bf16" else model.denoiser
-    watch = _FiniteScores(denoiser)
+    watch = _FiniteScores(follow(denoiser, request, indices, device))
     with torch.no_grad():
-        prior = model.process.prior(num_atoms.to(device), noise.at(0, PRIOR))
+        setting = set_up(model, request, indices, num_atoms, noise, device)
         if callback is not None:
-            callback(-1, prior, prior)
-        times = schedule(request.steps, device)
-        steered = allow_elements(watch, model.metadata.elements)
+            callback(-1, setting.first, setting.first)
+        steered = setting.steer(allow_elements(watch, model.metadata.elements))
         solver: Callable[..., CrystalBatch] = SOLVERS[request.solver]
-        result = solver(steered, model.process, prior, times, noise, callback, **request.solver_settings)
+        times, settings = setting.times, request.solver_settings
+        result = solver(steered, setting.process, setting.first, times, noise, callback, **settings)
+        if setting.given is not None:
+            result = setting.given.impose(result)
     return finish(result, watch.failed)
 
 
@@ -125,12 +128,14 @@ def finish(batch: CrystalBatch, failed: Tensor | None = None) -> CrystalBatch:
     return batch.replace(frac_coords=wrap(batch.frac_coords), cell=cell)
 
 
-def crystals_of(batch: CrystalBatch, seed: int, indices: Sequence[int], elements: Sequence[int]) -> list[Crystal]:
+def crystals_of(
+    batch: CrystalBatch, request: Request, indices: Sequence[int], elements: Sequence[int]
+) -> list[Crystal]:
     """The crystals of a finished batch as plain arrays."""
     allowed = frozenset(elements)
     return [
-        Crystal(seed, index, frac, cell, numbers.astype(np.int64), allowed)
-        for index, (frac, cell, numbers) in zip(indices, batch.crystals(), strict=True)
+        Crystal(request.seed, index, frac, cell, numbers.astype(np.int64), allowed, facts)
+        for index, (frac, cell, numbers), facts in zip(indices, batch.crystals(), request.facts(indices), strict=True)
     ]
 
 
@@ -184,7 +189,7 @@ def _try_batch(
 def _halved(size: int, request: Request, start: int) -> int:
     if size > 1:
         return size // 2
-    atoms = int(draw_num_atoms(request.num_atoms, request.seed, torch.tensor([start])))
+    atoms = int(request.sizes([start]))
     raise InputError(
         f"Memory does not suffice for crystal {start}, of {atoms} atoms, even alone; "
         "use a smaller --num-atoms, another --device or a smaller --model."

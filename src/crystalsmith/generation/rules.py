@@ -1,0 +1,210 @@
+"""What a request says about elements: systems, lists, formulas; and the counts per crystal that follow."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from crystalsmith.diffusion.composition import CountBounds
+from crystalsmith.elements import SYMBOLS, parse_chemical_system, symbol
+from crystalsmith.errors import InputError
+from crystalsmith.generation.num_atoms import Histogram
+
+_MAX_UNITS = 64
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Rules that every crystal of a request obeys.
+
+    Attributes:
+        allowed: atomic numbers that may appear.
+        required: atomic numbers that must appear, each at least once.
+        formula: atomic number and count of one formula unit, or empty for a free composition.
+        formula_units: numbers of formula units per cell; crystal i takes number ``i % len``.
+    """
+
+    allowed: tuple[int, ...]
+    required: tuple[int, ...] = ()
+    formula: tuple[tuple[int, int], ...] = ()
+    formula_units: tuple[int, ...] = ()
+
+    @property
+    def formula_size(self) -> int:
+        """Atoms of one formula unit."""
+        return sum(count for _, count in self.formula)
+
+    def units(self, indices: Iterable[int]) -> list[int]:
+        """Formula units of crystals ``indices``."""
+        return [self.formula_units[i % len(self.formula_units)] for i in indices]
+
+    def bounds(self, num_atoms: Tensor) -> CountBounds:
+        """The counts that crystals of ``num_atoms (B,)`` must keep, on the CPU."""
+        sizes = num_atoms.cpu()
+        low = torch.zeros(len(sizes), len(SYMBOLS), dtype=torch.int64)
+        high = torch.zeros_like(low)
+        if self.formula:
+            for z, count in self.formula:
+                low[:, z - 1] = high[:, z - 1] = count * (sizes // self.formula_size)
+            return CountBounds(low, high)
+        high[:, torch.tensor(self.allowed) - 1] = sizes.unsqueeze(-1)
+        if self.required:
+            low[:, torch.tensor(self.required) - 1] = 1
+        return CountBounds(low, high)
+
+    def numbers(self, num_atoms: Tensor) -> Tensor:
+        """``(N,)`` atomic numbers of crystals of the formula, for models that are given the elements."""
+        parts = [
+            torch.tensor([z for z, count in self.formula for _ in range(count * (n // self.formula_size))])
+            for n in num_atoms.tolist()
+        ]
+        return torch.cat(parts).to(torch.int64)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Rules:
+        """The rules that ``dataclasses.asdict`` and JSON made plain."""
+        return Rules(
+            allowed=tuple(values["allowed"]),
+            required=tuple(values["required"]),
+            formula=tuple((int(z), int(count)) for z, count in values["formula"]),
+            formula_units=tuple(values["formula_units"]),
+        )
+
+
+def make_rules(
+    model_elements: Sequence[int],
+    *,
+    chemical_system: str | Sequence[str] | None = None,
+    require_all: bool = False,
+    allow: str | Sequence[str] | None = None,
+    deny: str | Sequence[str] | None = None,
+    require: str | Sequence[str] | None = None,
+    formula: str | None = None,
+    formula_units: str | int | None = None,
+) -> Rules | None:
+    """Checked rules, or None where nothing is asked for. Formula units that are not given are left open (empty).
+
+    Raises:
+        InputError: if the rules contradict one another or the model.
+    """
+    if require_all and chemical_system is None:
+        raise InputError("--require-all makes every element of --chemical-system appear; give that too.")
+    if formula_units is not None and formula is None:
+        raise InputError("--formula-units counts formula units; give --formula too, for example --formula LiFePO4.")
+    if not any((chemical_system, allow, deny, require, formula)):
+        return None
+    known = set(model_elements)
+    wanted = {
+        name: set(_elements(value, name))
+        for name, value in (
+            ("chemical-system", chemical_system),
+            ("allow", allow),
+            ("deny", deny),
+            ("require", require),
+        )
+        if value is not None
+    }
+    allowed = set(known)
+    for name in ("chemical-system", "allow"):
+        if name in wanted:
+            _within(wanted[name], known, f"--{name}", "is not among the elements of the model")
+            allowed &= wanted[name]
+    allowed -= wanted.get("deny", set())
+    required = set(wanted.get("require", set())) | (wanted["chemical-system"] if require_all else set())
+    _within(required, known, "--require", "is not among the elements of the model")
+    _within(required, allowed, "--require", "is ruled out by the other element rules")
+    counts = parse_formula(formula) if formula is not None else {}
+    if counts:
+        _within(set(counts), known, "--formula", "is not among the elements of the model")
+        _within(set(counts), allowed, "--formula", "is ruled out by the other element rules")
+        _within(required, set(counts), "--require", f"is not in the formula {formula}")
+    if not allowed:
+        raise InputError("The element rules leave no element; allow at least one.")
+    units = () if formula_units is None else _units(str(formula_units))
+    return Rules(tuple(sorted(allowed)), tuple(sorted(required)), tuple(sorted(counts.items())), units)
+
+
+def fit_sizes(rules: Rules, histogram: Histogram, asked: bool, formula: str) -> tuple[Rules, Histogram]:
+    """Rules and numbers of atoms that agree with one another.
+
+    Sizes too small for the required elements are left out. With a formula, sizes are multiples of it: those named by
+    the formula units, or every multiple among the sizes of the histogram.
+
+    Args:
+        histogram: numbers of atoms asked for, or the model's own.
+        asked: whether the request named numbers of atoms.
+        formula: as written, for messages.
+
+    Raises:
+        InputError: if no size remains.
+    """
+    if not rules.formula:
+        fitting = {n: weight for n, weight in histogram.items() if n >= len(rules.required)}
+        if not fitting:
+            names = ", ".join(symbol(z) for z in rules.required)
+            raise InputError(
+                f"{len(rules.required)} elements are required ({names}), but the crystals have at most "
+                f"{max(histogram)} atoms; ask for more atoms or fewer elements."
+            )
+        total = sum(fitting.values())
+        return rules, {n: weight / total for n, weight in fitting.items()}
+    size = rules.formula_size
+    units = rules.formula_units or tuple(n // size for n in sorted(histogram) if n % size == 0)
+    if asked:
+        units = tuple(u for u in units if u * size in histogram)
+    if not units and not asked:
+        units = (1,)  # larger than anything the model was trained on; the request says so
+    if not units:
+        sizes = f"{min(histogram)} to {max(histogram)}" if len(histogram) > 1 else str(max(histogram))
+        raise InputError(
+            f"{formula} has {size} atoms per formula unit and no fitting multiple within the {sizes} atoms asked for; "
+            "leave --num-atoms out or change it."
+        )
+    share = {u * size: units.count(u) / len(units) for u in units}
+    return dataclasses.replace(rules, formula_units=units), share
+
+
+def parse_formula(text: str) -> dict[int, int]:
+    """Atomic number -> count of one formula unit, exactly as written (``Li2O2`` is not reduced).
+
+    Raises:
+        InputError: if the text is no formula of whole numbers.
+    """
+    from pymatgen.core import Composition
+
+    try:
+        amounts = Composition(text.strip()).get_el_amt_dict() if text.strip() else {}
+    except (ValueError, KeyError, TypeError):
+        amounts = {}
+    if not amounts or any(abs(x - round(x)) > 1e-9 or round(x) < 1 for x in amounts.values()):
+        raise InputError(f"--formula {text!r} is not a formula of whole numbers; write for example LiFePO4.")
+    return {parse_chemical_system(name)[0]: round(x) for name, x in amounts.items()}
+
+
+def _elements(value: str | Sequence[str], name: str) -> tuple[int, ...]:
+    text = value if isinstance(value, str) else "-".join(value)
+    try:
+        return parse_chemical_system(text)
+    except InputError as error:
+        raise InputError(f"--{name}: {error}") from None
+
+
+def _within(some: set[int], all_: set[int], flag: str, why: str) -> None:
+    if outside := sorted(some - all_):
+        raise InputError(f"{flag}: {symbol(outside[0])} {why}; leave it out.")
+
+
+def _units(text: str) -> tuple[int, ...]:
+    low, dash, high = (part.strip() for part in text.partition("-"))
+    if low.isdigit() and (high.isdigit() if dash else True):
+        first, last = int(low), int(high or low)
+        if 1 <= first <= last <= _MAX_UNITS:
+            return tuple(range(first, last + 1))
+    raise InputError(
+        f"--formula-units {text!r} is not a number or range from 1 to {_MAX_UNITS}; write for example 1-4."
+    )

@@ -1,0 +1,78 @@
+"""The options that steer a request, as the user writes them, in Python and on the command line alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crystalsmith.errors import InputError
+
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What crystals shall be like; None (or False) where nothing is asked.
+
+    Attributes:
+        chemical_system: only these elements, as ``"Li-Fe-O"``.
+        require_all: every element of the chemical system appears.
+        allow, deny, require: element lists: only these; none of these; each of these at least once.
+        formula: exact composition, as ``"LiFePO4"``.
+        formula_units: formula units per cell, ``4`` or ``"1-4"``.
+        start_from: file of a crystal (or several, taken in turn) to start from.
+        strength: the time in (0, 1] that it is noised to: near 0 its relatives, 1 nothing of it but what is kept.
+        fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
+        fix_cell, fix_elements: keep the cell; keep the elements of all its atoms.
+        resample: passes through each stretch of the way, so that free and kept parts agree better.
+        properties: targets of properties that the model knows, ``{"band_gap": 2.0}`` or ``["band_gap=2.0"]``; a value
+            may be several separated by commas, taken in turn, or a range ``0.5..3`` to draw from.
+        targets: CSV file of targets, a column per property, rows taken in turn.
+        guidance: how strongly targets are followed: a factor, or factors by property.
+        guidance_interval: times between which guidance extrapolates, ``"0.2..0.8"``.
+    """
+
+    chemical_system: Names | None = None
+    require_all: bool = False
+    allow: Names | None = None
+    deny: Names | None = None
+    require: Names | None = None
+    formula: str | None = None
+    formula_units: str | int | None = None
+    start_from: str | None = None
+    strength: float | None = None
+    fix_sites: str | Sequence[int] | None = None
+    fix_cell: bool = False
+    fix_elements: bool = False
+    resample: int | None = None
+    properties: Mapping[str, Any] | Sequence[str] | None = None
+    targets: str | None = None
+    guidance: float | str | Mapping[str, float] | Sequence[str] | None = None
+    guidance_interval: str | Sequence[float] | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as plain values for JSON."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: _plain(value) for name, value in values.items() if value is not None and value is not False}
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> Steering:
+        """The options by name.
+
+        Raises:
+            InputError: naming an option that does not exist.
+        """
+        known = [f.name for f in dataclasses.fields(Steering)]
+        if unknown := sorted(set(values) - set(known)):
+            raise InputError(f"There is no option {unknown[0]!r}; known are {', '.join(known)}.")
+        return Steering(**values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (str, int, float)):
+        return value
+    return [_plain(item) for item in value] if isinstance(value, Sequence) else str(value)
