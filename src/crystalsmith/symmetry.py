@@ -77,6 +77,8 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
 
 
 def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
+    import logging
+
     import moyopy
 
     # It warns about cells that are not primitive, whose operations are read from the standard cell here.
