@@ -42,7 +42,8 @@ def symmetric_polar(cell: ArrayOrTensor) -> ArrayOrTensor:
         cell: ``(..., 3, 3)``, angstrom; NumPy array or torch tensor of any float type.
 
     Returns:
-        Exactly symmetric cells of the same shape, type and kind.
+        Exactly symmetric cells of the same shape, type and kind. Tensors that are not finite give NaN (the
+        decomposition would end the whole batch); arrays that are not finite raise ``LinAlgError``.
     """
     if isinstance(cell, np.ndarray):
         left, singular, _ = np.linalg.svd(cell)
@@ -50,9 +51,12 @@ def symmetric_polar(cell: ArrayOrTensor) -> ArrayOrTensor:
         return 0.5 * (polar + np.swapaxes(polar, -1, -2))
     import torch
 
-    left, singular, _ = torch.linalg.svd(cell)
+    finite = torch.isfinite(cell).all(-1).all(-1)[..., None, None]
+    safe = torch.where(finite, cell, torch.eye(3, dtype=cell.dtype, device=cell.device))
+    left, singular, _ = torch.linalg.svd(safe)
     polar = (left * singular[..., None, :]) @ left.mT
-    return 0.5 * (polar + polar.mT)
+    polar = 0.5 * (polar + polar.mT)
+    return polar.masked_fill(~finite, torch.nan)
 
 
 def right_handed(frac_coords: Floats, cell: Floats) -> tuple[Floats, Floats]:

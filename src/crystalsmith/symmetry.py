@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +77,11 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
 
 
 def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
+
     import moyopy
 
+    # It warns about cells that are not primitive, whose operations are read from the standard cell here.
+    logging.getLogger("moyo").setLevel(logging.ERROR)
     try:
         standard = moyopy.Cell(cell.tolist(), frac_coords.tolist(), [int(z) for z in numbers])
         return moyopy.MoyoDataset(standard, symprec=symprec)

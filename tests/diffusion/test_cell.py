@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from crystalsmith.diffusion.cell import CellProcess, symmetric_noise, symmetric_polar
+from crystalsmith.cells import symmetric_polar
+from crystalsmith.diffusion.cell import CellProcess, symmetric_noise
 
 DT = torch.float64
 PROCESS = CellProcess()

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.cell import symmetric_polar
 from crystalsmith.diffusion.composition import CountBounds, remask, scaled_probabilities
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import allow_elements

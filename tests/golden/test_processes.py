@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crystalsmith.diffusion.cell import CellProcess, symmetric_noise, symmetric_polar
+from crystalsmith.cells import symmetric_polar
+from crystalsmith.diffusion.cell import CellProcess, symmetric_noise
 from crystalsmith.diffusion.coordinates import CoordinateProcess, wrapped_score
 from crystalsmith.diffusion.solvers import schedule
 from crystalsmith.diffusion.species import SpeciesProcess

@@ -295,7 +295,8 @@ class JsonSource:
         opener: Any = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(self.path.suffix.lower(), open)
         return opener(self.path, "rt", encoding="utf-8")
 
-    def _entries(self) -> Iterator[tuple[str, Any]]:
+    def entries(self) -> Iterator[tuple[str, Any]]:
+        """Name and content of each entry, not yet parsed (JSON text where each line is one)."""
         try:
             with self._open() as file:
                 if self._lines:
@@ -321,7 +322,7 @@ class JsonSource:
     def chunks(self, size: int) -> Iterator[JsonEntries]:
         """``size`` entries at a time."""
         first, held = 1, list[tuple[str, Any]]()
-        for entry in self._entries():
+        for entry in self.entries():
             held.append(entry)
             if len(held) == size:
                 yield JsonEntries(first, held)

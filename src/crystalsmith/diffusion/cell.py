@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
+
 PUBLISHED_DENSITY = 0.05771451654022283
 """Mean number of atoms per cubic angstrom of the published training set."""
 
@@ -143,19 +145,6 @@ def symmetric_noise(noise: Tensor) -> Tensor:
     return torch.where(eye, noise, mixed)
 
 
-def symmetric_polar(matrix: Tensor) -> Tensor:
-    """Symmetric factor of the polar decomposition of ``(B, 3, 3)``: with L = W S V^T, W S W^T.
-
-    The cell keeps its shape; only its orientation changes (a left-handed cell loses its sign). L L^T = W S^2 W^T, so
-    this is the square root of the Gram matrix of the lattice vectors. Matrices that are not finite give NaN.
-    """
-    finite = torch.isfinite(matrix).all(-1).all(-1).view(-1, 1, 1)
-    safe = torch.where(finite, matrix, torch.eye(3, dtype=matrix.dtype, device=matrix.device))
-    left, singular, _ = torch.linalg.svd(safe)
-    symmetric = (left * singular.unsqueeze(-2)) @ left.transpose(-1, -2)
-    return torch.where(finite, symmetric, torch.full_like(symmetric, float("nan")))
-
-
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for positive x; torch.pow rounds differently at the end of a tensor: crystals would feel a batch."""
+    """x ** exponent for positive x; torch.pow rounds differently at a tensor's end, so the batch would be felt."""
     return torch.exp(exponent * x.log())

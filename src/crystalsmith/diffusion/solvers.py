@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.cell import symmetric_polar
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
 

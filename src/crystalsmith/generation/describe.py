@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalsmith.elements import MASK, symbol
+from crystalsmith.elements import MASK
+from crystalsmith.evaluation.facts import MIN_DISTANCE, MIN_VOLUME, density, reduced_formula
 from crystalsmith.formats import cif_text, extxyz_frame, symmetric_cif_text
 from crystalsmith.geometry import shortest_distance
 from crystalsmith.symmetry import space_group, symmetrise
@@ -34,17 +35,8 @@ COLUMNS = (
 )
 """Columns of ``crystals.csv``: density in g/cm3, volume_per_atom in cubic angstrom, shortest_distance in angstrom."""
 
-MIN_DISTANCE = 0.5
-"""A crystal with atoms closer than this (angstrom) is not valid (the published criterion)."""
-
-MIN_VOLUME = 0.1
-"""A crystal of a smaller volume (cubic angstrom) is not valid (the published criterion)."""
-
 SYMPREC_CIF = 0.1
 """Tolerance in angstrom of the space group that the CIF files are symmetrised to."""
-
-GRAM_PER_CM3 = 1.66053906660
-"""One dalton per cubic angstrom in grams per cubic centimetre (CODATA 2018)."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,7 @@ def describe(crystal: Crystal) -> Description:
     row |= {
         "file": f"cif/{crystal.id}.cif",
         "formula": reduced_formula(numbers),
-        "density": _rounded(_mass(numbers) * GRAM_PER_CM3 / volume if volume > 0 else None),
+        "density": _rounded(density(cell, numbers) if volume > 0 else None),
         "volume_per_atom": _rounded(volume / len(numbers)),
         "shortest_distance": _rounded(distance),
         "valid": valid,
@@ -129,21 +121,6 @@ def describe(crystal: Crystal) -> Description:
     cif = symmetric_cif_text(crystal.id, symmetric) if symmetric else cif_text(crystal.id, frac, cell, numbers)
     frame = extxyz_frame(frac, cell, numbers, {"id": crystal.id, "seed": crystal.seed, "index": crystal.index})
     return Description(row, cif, frame)
-
-
-def reduced_formula(numbers: NDArray[np.int64]) -> str:
-    """The reduced formula in pymatgen's order, as in ``LiFeO2``."""
-    from pymatgen.core import Composition
-
-    elements, counts = np.unique(numbers, return_counts=True)
-    amounts = {symbol(int(z)): int(n) for z, n in zip(elements, counts, strict=True)}
-    return str(Composition(amounts).reduced_formula)
-
-
-def _mass(numbers: NDArray[np.int64]) -> float:
-    from ase.data import atomic_masses
-
-    return float(atomic_masses[numbers].sum())
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.cell import symmetric_polar
 from crystalsmith.diffusion.composition import remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system

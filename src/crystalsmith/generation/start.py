@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.crystals import CrystalBatch, wrap
-from crystalsmith.diffusion.cell import symmetric_polar
 from crystalsmith.diffusion.constraints import Given
 from crystalsmith.elements import MASK, SYMBOLS
 from crystalsmith.errors import InputError

@@ -1,0 +1,75 @@
+"""``crystalsmith evaluate``: are they valid, unique, novel, stable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crystalsmith.cli._shared import examples, print_json
+
+EPILOG = examples(
+    "crystalsmith evaluate crystals",
+    "crystalsmith evaluate crystals --reference refs/mp20",
+    "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
+)
+
+
+def evaluate(
+    structures: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder made by crystalsmith generate, a folder or zip of CIFs, extended XYZ, pymatgen JSON, "
+            "Parquet, CSV or an ASE database."
+        ),
+    ],
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder made by crystalsmith reference build, for novelty and stability.")
+    ] = None,
+    energies: Annotated[
+        Path | None,
+        typer.Option(help="CSV, Parquet or JSON of id and formation_energy_per_atom or energy_per_atom (eV/atom)."),
+    ] = None,
+    corrections: Annotated[
+        str | None, typer.Option(help="Correction scheme of these energies; must be that of the reference.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    jobs: Annotated[int, typer.Option(help="Worker processes of one thread; 0 for all cores.")] = 0,
+    limit: Annotated[int, typer.Option(help="Judge only the first so many; 0 for all.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
+) -> None:
+    """Judge crystals: valid, unique, novel and stable, each rate with its interval.
+
+    The folder of results holds metrics.json, a row per crystal (crystals.csv) and what failed (ledger.csv). What cannot
+    be computed for want of a reference or of energies is named. Definitions: docs/evaluation.md.
+    """
+    import os
+
+    from crystalsmith.evaluation.report import sentences
+    from crystalsmith.evaluation.run import Options
+    from crystalsmith.evaluation.run import evaluate as run
+
+    place = out or default_folder(structures)
+    options = Options(
+        reference=reference,
+        energies=energies,
+        corrections=corrections,
+        resume=resume,
+        jobs=jobs or os.cpu_count() or 1,
+        limit=limit or None,
+    )
+    metrics = run(structures, place, options)
+    if as_json:
+        print_json(metrics)
+    else:
+        print(f"{sentences(metrics)}\nResults in {place}.")
+
+
+def default_folder(structures: Path) -> Path:
+    """Where results go if nothing is said: into the folder of the crystals, or beside their file."""
+    return structures / "evaluation" if structures.is_dir() else structures.with_name(f"{structures.stem}-evaluation")

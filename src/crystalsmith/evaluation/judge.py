@@ -1,0 +1,245 @@
+"""Steps of an evaluation that look at the whole set: description, energies and hull, uniqueness and novelty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.facts import Facts, facts_of
+from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key, group
+from crystalsmith.evaluation.metrics import Judged
+from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.structures import Sample
+from crystalsmith.evaluation.work import bar, in_order
+
+CHUNK = 32
+
+
+def described(samples: Sequence[Sample], jobs: int) -> list[Judged]:
+    """Each crystal with its facts; those that cannot be described have failed."""
+    chunks = [list(samples[k : k + CHUNK]) for k in range(0, len(samples), CHUNK)]
+    crystals = []
+    with bar("describing", len(samples)) as advance:
+        for part in in_order(_describe, chunks, min(jobs, len(samples) // 100)):
+            crystals += part
+            advance(len(part))
+    return crystals
+
+
+def _describe(samples: list[Sample]) -> list[Judged]:
+    return [_described(sample) for sample in samples]
+
+
+def _described(sample: Sample) -> Judged:
+    if sample.failure:
+        return Judged(sample, failure=sample.failure, detail=sample.detail)
+    facts, problem = facts_or_problem(sample.arrays)
+    if facts is None:
+        return Judged(sample, failure="not_described", detail=problem)
+    judged = Judged(sample, facts=facts, charge_balanced=charge_balanced(sample.numbers.tolist()))
+    if not facts.valid:
+        judged.failure = "not_valid"
+        judged.detail = f"shortest distance {facts.shortest_distance:.2f} angstrom"
+    return judged
+
+
+def facts_or_problem(arrays: Arrays) -> tuple[Facts | None, str]:
+    """The facts of a crystal, or what went wrong; no crystal may end a run."""
+    try:
+        return facts_of(*arrays), ""
+    except Exception as error:  # foreign libraries raise what they like on garbage
+        return None, f"{type(error).__name__}: {error}"[:200]
+
+
+def charge_balanced(numbers: Sequence[int]) -> bool | None:
+    """SMACT's verdict on a composition, with alloys and single elements let through; None without the package.
+
+    Compositions of elements that SMACT does not know have no neutral combination, so they do not pass.
+    """
+    try:
+        from smact.screening import smact_validity
+    except ImportError:
+        return None
+    from pymatgen.core import Composition
+
+    from crystalsmith.evaluation.facts import reduced_formula
+
+    try:
+        return bool(smact_validity(Composition(reduced_formula(np.array(numbers)))))
+    except Exception:  # an element without oxidation states in its tables
+        return False
+
+
+def place_energies(
+    crystals: Sequence[Judged], energies: dict[str, dict[str, float]], reference: Reference | None, scheme: str | None
+) -> None:
+    """Set formation energies from a file's energies.
+
+    Raises:
+        InputError: if they are not on the reference's scale, or belong to none of the crystals.
+    """
+    if reference is None or not reference.num_entries:
+        raise InputError("Energies need a reference with a hull to be compared with; give --reference.")
+    if scheme is None:
+        raise InputError(
+            f"Say with --corrections in which scheme the energies are; the reference {reference.name} is in "
+            f"{reference.corrections}."
+        )
+    check_scheme(scheme, reference)
+    hits = 0
+    for crystal in crystals:
+        given = energies.get(crystal.sample.id)
+        if given is None or crystal.facts is None:
+            continue
+        hits += 1
+        if "total" in given:
+            crystal.energy_per_atom = given["total"]
+            composition = _composition(crystal)
+            crystal.formation_energy = _finite(reference.formation_energy(composition, given["total"]))
+            crystal.missing_elements = reference.without_elemental_energy(composition)
+        if "formation" in given:
+            crystal.formation_energy = given["formation"]
+        if not given and not crystal.failure:
+            crystal.failure, crystal.detail = "no_energy", "its energy is not a finite number"
+    if not hits:
+        raise InputError("None of the energies belongs to one of the crystals; the ids in both files must agree.")
+
+
+def check_scheme(scheme: str, reference: Reference) -> None:
+    """Refuse energies of one correction scheme beside a hull of another.
+
+    Raises:
+        InputError: if they differ.
+    """
+    if reference.corrections != scheme:
+        raise InputError(
+            f"The energies are in the scheme '{scheme}' but the reference {reference.name} is in "
+            f"'{reference.corrections}', so their difference means nothing; use a reference of the same scheme."
+        )
+
+
+def place_on_hull(crystals: Sequence[Judged], reference: Reference) -> None:
+    """Set energies above the hull, and how much of the reference stands behind each."""
+    hull = reference.hull
+    for crystal in crystals:
+        if crystal.facts is None:
+            continue
+        energy = math.nan if crystal.formation_energy is None else crystal.formation_energy
+        found = hull.distance(_composition(crystal), energy)
+        crystal.hull_entries, crystal.hull_entries_with_all = found.entries, found.entries_with_all
+        crystal.energy_above_hull = _finite(found.energy_above_hull)
+        crystal.missing_elements = tuple(sorted({*crystal.missing_elements, *found.missing}))
+        names = [f"{reference.entry_name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items())]
+        crystal.decomposition = "; ".join(names)
+        if crystal.missing_elements and crystal.formation_energy is None and not crystal.failure:
+            crystal.failure = "not_in_reference"
+            crystal.detail = f"the reference lacks {' '.join(crystal.missing_elements)}"
+
+
+def _composition(crystal: Judged) -> dict[int, float]:
+    return {z: float(n) for z, n in formula_key(crystal.sample.numbers)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class _Peers:
+    """The crystals of one reduced formula, and the reference's structures of the same."""
+
+    crystals: list[tuple[str, Arrays]]
+    known: list[tuple[str, Arrays]] | None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    leader: str
+    leader_disordered: str
+    matched: str
+    matched_disordered: str
+    problem: str = ""
+
+
+def match(
+    crystals: Sequence[Judged],
+    arrays: Callable[[Judged], Arrays | None],
+    reference: Reference | None,
+    jobs: int,
+) -> None:
+    """Set which crystals are unique among themselves and novel with respect to the reference.
+
+    Args:
+        arrays: the crystal to compare (the relaxed one, say), or None to leave one out.
+    """
+    groups: dict[tuple[tuple[int, int], ...], list[tuple[Judged, Arrays]]] = {}
+    for crystal in crystals:
+        found = arrays(crystal)
+        if found is not None:
+            groups.setdefault(formula_key(found[2]), []).append((crystal, found))
+    novelty = reference is not None and reference.num_structures > 0
+    tasks = [_Peers([(c.sample.id, a) for c, a in g], _known(reference, g[0][1])) for g in groups.values()]
+    with bar("matching", sum(len(g) for g in groups.values())) as advance:
+        for members, verdicts in zip(
+            groups.values(), in_order(_match, tasks, min(jobs, len(tasks) // 50)), strict=True
+        ):
+            for (crystal, _), verdict in zip(members, verdicts, strict=True):
+                _apply(crystal, verdict, novelty)
+            advance(len(members))
+
+
+def _known(reference: Reference | None, arrays: Arrays) -> list[tuple[str, Arrays]] | None:
+    return None if reference is None else list(reference.same_formula(arrays[2]))
+
+
+def _apply(crystal: Judged, verdict: _Verdict, novelty: bool) -> None:
+    if verdict.problem:
+        crystal.failure, crystal.detail = crystal.failure or "not_matched", crystal.detail or verdict.problem
+        return
+    crystal.unique, crystal.duplicate_of = not verdict.leader, verdict.leader
+    crystal.unique_disordered = not verdict.leader_disordered
+    crystal.duplicate_of_disordered = verdict.leader_disordered
+    if novelty:
+        crystal.novel, crystal.matched = not verdict.matched, verdict.matched
+        crystal.novel_disordered = not (verdict.matched or verdict.matched_disordered)
+        crystal.matched_disordered = verdict.matched_disordered
+
+
+def _match(peers: _Peers) -> list[_Verdict]:
+    """The verdicts on the crystals of one formula, in their order."""
+    candidates, problems = _reducible(peers.crystals)
+    known, _ = _reducible(peers.known or [])
+    volumes = {k.name: _volume_per_atom(k.arrays) for k in known}
+    ordered, disordered = group(candidates), group(candidates, disordered=True)
+    found = dict.fromkeys((name for name, _ in peers.crystals), _Verdict("", "", "", ""))
+    for index, candidate in enumerate(candidates):
+        size = _volume_per_atom(candidate.arrays)
+        # Any match settles the question, so the likeliest come first.
+        nearest = sorted(known, key=lambda k: abs(math.log(volumes[k.name] / size)))
+        matched = first_match(candidate, nearest) or ""
+        similar = "" if matched else first_match(candidate, nearest, disordered=True) or ""
+        leaders = [candidates[g[index]].name if g[index] != index else "" for g in (ordered, disordered)]
+        found[candidate.name] = _Verdict(leaders[0], leaders[1], matched, similar)
+    return [_Verdict("", "", "", "", problems[name]) if name in problems else found[name] for name, _ in peers.crystals]
+
+
+def _reducible(crystals: Sequence[tuple[str, Arrays]]) -> tuple[list[Candidate], dict[str, str]]:
+    candidates, problems = [], {}
+    for name, arrays in crystals:
+        candidate = Candidate(name, arrays)
+        try:
+            candidate.reduced(False)
+            candidate.reduced(True)
+        except Exception as error:  # pymatgen's reduction gives up on some cells in its own ways
+            problems[name] = f"{type(error).__name__}: {error}"[:200]
+        else:
+            candidates.append(candidate)
+    return candidates, problems
+
+
+def _volume_per_atom(arrays: Arrays) -> float:
+    return abs(float(np.linalg.det(arrays[1]))) / len(arrays[2])

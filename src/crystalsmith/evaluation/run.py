@@ -1,0 +1,146 @@
+"""An evaluation from structures to files: describe, relax, place on the hull, match, count, report."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import crystalsmith
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.energies import read_energies
+from crystalsmith.evaluation.judge import described, match, place_energies, place_on_hull
+from crystalsmith.evaluation.matching import SETTINGS as MATCHER
+from crystalsmith.evaluation.matching import Arrays
+from crystalsmith.evaluation.metrics import Judged, summarise
+from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.report import write_results
+from crystalsmith.evaluation.structures import read_samples
+
+if TYPE_CHECKING:
+    from crystalsmith.evaluation.relaxation import Relaxation
+
+FORMAT = "crystalsmith-evaluation-1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for.
+
+    Attributes:
+        reference: folder of a reference set.
+        energies: file of energies by id.
+        corrections: correction scheme of these energies.
+        relaxation: how to relax; None leaves the crystals as they are.
+        resume: go on with the relaxations of an earlier run in the same folder.
+        jobs: worker processes.
+        limit: judge only this many crystals.
+    """
+
+    reference: Path | None = None
+    energies: Path | None = None
+    corrections: str | None = None
+    relaxation: Relaxation | None = None
+    resume: bool = False
+    jobs: int = 1
+    limit: int | None = None
+
+
+def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
+    """Judge the crystals of an input and write the results to a folder.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        InputError: if an input cannot be used, or energies and reference do not belong together.
+    """
+    reference = None if options.reference is None else Reference.open(options.reference)
+    if options.energies is not None and options.relaxation is not None:
+        raise InputError("Give either --energies or --potential: a crystal has one energy.")
+    clock = Clock()
+    samples = read_samples(structures, options.limit)
+    given = None if options.energies is None else read_energies(options.energies)
+    _make_folder(out)
+    clock.lap("read")
+    crystals = described(samples, options.jobs)
+    clock.lap("describe")
+    arrays = _as_given
+    if options.relaxation is not None:
+        from crystalsmith.evaluation.relaxation import relax_all
+
+        finished = relax_all(crystals, out, options.relaxation, reference, options.jobs, options.resume)
+        arrays = finished.arrays
+        clock.lap("relax")
+    if given is not None:
+        place_energies(crystals, given, reference, options.corrections)
+    if reference is not None and reference.num_entries:
+        place_on_hull(crystals, reference)
+        clock.lap("hull")
+    match(crystals, arrays, reference, options.jobs)
+    clock.lap("match")
+    metrics = {
+        "format": FORMAT,
+        "run": _facts_of_run(structures, options, reference),
+        "metrics": summarise(crystals, reference, options.relaxation is not None),
+        "seconds": clock.laps,
+    }
+    write_results(out, metrics, crystals, arrays)
+    return metrics
+
+
+def _as_given(crystal: Judged) -> Arrays | None:
+    return crystal.sample.arrays if crystal.valid and not crystal.failure else None
+
+
+class Clock:
+    """Wall times of the stages, in seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self.laps[name] = round(now - self._last, 3)
+        self._last = now
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"The folder {out} cannot be made ({error.strerror}); choose another with --out.") from None
+
+
+def _facts_of_run(structures: Path, options: Options, reference: Reference | None) -> dict[str, Any]:
+    relaxation = options.relaxation
+    return {
+        "structures": str(structures),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "energies": None if options.energies is None else str(options.energies),
+        "relaxation": None if relaxation is None else asdict(relaxation),
+        "reference": None if reference is None else _facts_of_reference(reference),
+        "matcher": MATCHER,
+        "versions": {"crystalsmith": crystalsmith.__version__, **_versions(("pymatgen", "moyopy", "ase", "smact"))},
+    }
+
+
+def _facts_of_reference(reference: Reference) -> dict[str, Any]:
+    known = ("name", "created", "sources", "splits", "corrections", "counts")
+    return {"path": str(reference.path), **{k: reference.manifest.get(k) for k in known}}
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,71 @@
+"""Many small jobs over worker processes, and a progress bar."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TypeVar
+
+from crystalsmith.errors import InputError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+    """The results of a function in the order of the items, by ``jobs`` processes of one thread each.
+
+    Raises:
+        InputError: if a worker dies (as for want of memory).
+    """
+    if jobs <= 1:
+        yield from map(function, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    try:
+        # Fresh processes: forking one that has used Arrow or torch threads can hang.
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * jobs:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise InputError(
+            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls this outside "
+            "'if __name__ == \"__main__\":'; mend that or use one job."
+        ) from None
+
+
+def one_thread() -> None:
+    """Keep the numerical libraries of this process, and those it starts, to one thread."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"
+
+
+@contextmanager
+def bar(title: str, total: int | None, unit: str = "crystals") -> Iterator[Callable[[int], None]]:
+    """A function to tell how much more is done; draws a bar on the error stream of a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total, rate="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            speed = progress.tasks[0].speed
+            progress.update(task, rate=f"{speed:.3g} {unit}/s" if speed else "")
+
+        yield advance
