@@ -6,10 +6,10 @@ import csv
 
 import numpy as np
 import pytest
-from crystalsmith.formats import cif_text
 from typer.testing import CliRunner
 
 from crystalsmith.cli.main import app
+from crystalsmith.formats import cif_text
 
 
 def invoke(*arguments: object):
