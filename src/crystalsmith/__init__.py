@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from crystalsmith.crystals import CrystalBatch
     from crystalsmith.errors import InputError
     from crystalsmith.generation.loaded import GeneratedCrystals, LoadedModel, load
+    from crystalsmith.training.finetune import finetune
 
 __version__ = "0.1.0"
 
-__all__ = ["CrystalBatch", "GeneratedCrystals", "InputError", "LoadedModel", "__version__", "load"]
+__all__ = ["CrystalBatch", "GeneratedCrystals", "InputError", "LoadedModel", "__version__", "finetune", "load"]
 
 # Where each public name lives; it is imported when first asked for, so that importing the package stays instant.
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "GeneratedCrystals": "crystalsmith.generation.loaded",
     "InputError": "crystalsmith.errors",
     "LoadedModel": "crystalsmith.generation.loaded",
+    "finetune": "crystalsmith.training.finetune",
     "load": "crystalsmith.generation.loaded",
 }
 

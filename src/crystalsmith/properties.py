@@ -5,6 +5,7 @@ One canonical name each; files of other projects use other names for the same th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ class Property:
         unit: empty for pure numbers.
         description: one line for people.
         aliases: names in other projects' files, the preferred first when one file holds several.
+        bounds: what a label can be at all; anything outside is an error of the source and is not trained on.
     """
 
     name: str
@@ -29,18 +31,22 @@ class Property:
     unit: str
     description: str
     aliases: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
 
 PROPERTIES: dict[str, Property] = {
     p.name: p
     for p in (
-        Property("band_gap", "scalar", "eV", "electronic band gap", ("dft_band_gap", "bandgap", "band_gap_pbe")),
+        Property(
+            "band_gap", "scalar", "eV", "electronic band gap", ("dft_band_gap", "bandgap", "band_gap_pbe"), (0.0, 30.0)
+        ),
         Property(
             "bulk_modulus",
             "log",
             "GPa",
             "bulk modulus, Voigt-Reuss-Hill average",
             ("dft_bulk_modulus", "k_vrh", "bulk_modulus_vrh", "ml_bulk_modulus"),
+            (0.0, 1000.0),
         ),
         Property(
             "energy_above_hull",
@@ -48,6 +54,7 @@ PROPERTIES: dict[str, Property] = {
             "eV/atom",
             "energy above the convex hull",
             ("e_above_hull", "e_hull", "ehull", "energy_above_hull_per_atom"),
+            (-5.0, 20.0),
         ),
         Property(
             "energy_per_atom",
@@ -62,22 +69,35 @@ PROPERTIES: dict[str, Property] = {
             "eV/atom",
             "formation energy from the elements",
             ("formation_energy", "e_form", "e_formation_per_atom"),
+            (-20.0, 20.0),
         ),
-        Property("hhi_score", "scalar", "", "Herfindahl-Hirschman index of the supply of its elements", ("hhi",)),
+        Property(
+            "hhi_score",
+            "scalar",
+            "",
+            "Herfindahl-Hirschman index of the supply of its elements: mean of production and reserves",
+            ("hhi",),
+            (0.0, 10000.0),
+        ),
+        Property("hhi_production", "scalar", "", "Herfindahl-Hirschman index of production", (), (0.0, 10000.0)),
+        Property("hhi_reserve", "scalar", "", "Herfindahl-Hirschman index of reserves", (), (0.0, 10000.0)),
         Property(
             "mag_density",
             "scalar",
             "Bohr magnetons per cubic angstrom",
             "magnetic moment per volume",
             ("dft_mag_density", "magnetic_density"),
+            (-1.0, 1.0),
         ),
-        Property("density", "scalar", "g/cm^3", "mass density"),
+        Property("density", "scalar", "g/cm^3", "mass density", (), (0.0, 40.0)),
+        Property("num_elements", "scalar", "", "number of different elements", ("nelements",), (1.0, 100.0)),
         Property(
             "space_group",
             "category",
             "",
             "space group number, 1 to 230",
             ("spacegroup", "spacegroup.number", "spacegroup_number", "space_group_number", "sg", "spg"),
+            (1.0, 230.0),
         ),
         Property("chemical_system", "elements", "", "the set of elements in the crystal", ("chemsys",)),
     )

@@ -183,7 +183,7 @@ def test_gradients_that_are_not_finite_are_skipped_and_then_stop_the_run(
     plain = loop.pass_losses
     bad = {1, 2}
 
-    def poisoned(denoiser: Any, process: Any, one: Any, seed: int, step: int) -> Any:
+    def poisoned(denoiser: Any, process: Any, one: Any, seed: int, step: int, *dropout: Any) -> Any:
         losses = plain(denoiser, process, one, seed, step)
         if step in bad:
             losses.total.mul_(float("nan"))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalsmith import __version__
-from crystalsmith.cli import data, evaluate, generate, models, reference, train
+from crystalsmith.cli import data, evaluate, finetune, generate, models, reference, train
 from crystalsmith.cli._shared import Commands, examples, flowing
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def options(
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
 app.command("evaluate", epilog=evaluate.EPILOG, help=flowing(evaluate.evaluate.__doc__))(evaluate.evaluate)
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)
+app.command("finetune", epilog=finetune.EPILOG, help=flowing(finetune.finetune.__doc__))(finetune.finetune)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(reference.app, name="reference")

@@ -34,6 +34,18 @@ def train(
     precision: Annotated[str | None, typer.Option(help="32, tf32 or bf16-mixed.")] = None,
     accelerator: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write OUT/tensorboard as well.")] = False,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property", metavar="NAME[:KIND]", help="Condition the model on this property from the start; repeatable."
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="generate, or csp: structures of given elements (structure prediction).", show_default="generate"
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a diffusion model on a prepared data set.
@@ -53,8 +65,15 @@ def train(
         "hardware.precision": precision,
         "hardware.accelerator": accelerator,
         "output.tensorboard": "true" if tensorboard else None,
+        "process.task": task,
     }
     overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
+    if property_:
+        import json
+
+        from crystalsmith.training.finetune import parse_properties
+
+        overrides.append(f"conditions.properties={json.dumps(parse_properties(property_))}")
     settings = resume_recipe(out, recipe, overrides) if resume else load_recipe(recipe, overrides)
     outcome = run(data, out, settings, resume=resume, quiet=quiet)
     if outcome.rank != 0:

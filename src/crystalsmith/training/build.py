@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,9 +13,11 @@ from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
+from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding
 from crystalsmith.network.denoiser import PRESETS, DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.training.config import Recipe
+from crystalsmith.training.labels import Coverage
 from crystalsmith.training.settings import convert, refuse_unknown
 
 Manifest = Mapping[str, Any]
@@ -79,13 +81,73 @@ def elements_of(manifest: Manifest) -> tuple[int, ...]:
     return present or tuple(sorted(ALLOWED))
 
 
-def build_model(recipe: Recipe, manifest: Manifest) -> Model:
-    """A model with fresh weights, which depend on the recipe's seed only."""
+def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage] | None = None) -> Model:
+    """The model that a run starts from: fresh weights, which depend on the recipe's seed only, or the base's and more.
+
+    Args:
+        recipe: of the run.
+        manifest: of the data set.
+        coverage: of the labels it is conditioned on (``labels.Labelled.coverage``).
+    """
+    coverage = coverage or {}
+    if recipe.base is not None:
+        return adapted_model(recipe, manifest, coverage)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = GemNetDenoiser(denoiser_config(recipe.model))
+        config = denoiser_config(recipe.model)
+        conditions = tuple(condition_config(seen, recipe.conditions.place) for seen in coverage.values())
+        network = GemNetDenoiser(dataclasses.replace(config, conditions=conditions))
+    fit_scalers(network, coverage, list(coverage))
     histogram = {int(n): float(count) for n, count in (manifest.get("num_atoms_histogram") or {}).items()}
     metadata = ModelMetadata(name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence)
+    metadata = dataclasses.replace(metadata, properties={name: c.facts() for name, c in coverage.items()})
     if histogram:
         metadata = dataclasses.replace(metadata, num_atoms_histogram=histogram)
     return Model(network, Process(process_config(recipe.process, manifest)), metadata)
+
+
+def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage]) -> Model:
+    """The base model with an adapter for each property that it does not know yet; all it knew is as it was.
+
+    The adapters mix in nothing at first, so the new model begins as the base.
+    """
+    from crystalsmith.checkpoints.store import load_model
+
+    assert recipe.base is not None
+    base = load_model(recipe.base)
+    known = {c.name for c in base.network.config.conditions}
+    added = [name for name in coverage if name not in known]
+    new = tuple(condition_config(coverage[name], "adapter") for name in added)
+    config = dataclasses.replace(base.network.config, conditions=(*base.network.config.conditions, *new))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = GemNetDenoiser(config)
+    network.load_state_dict(base.network.state_dict(), strict=False)
+    fit_scalers(network, coverage, added)
+    if recipe.freeze_base:
+        mine = tuple(f"{module}.{name}." for module in ("properties", "adapters") for name in added)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith(mine))
+    metadata = dataclasses.replace(
+        base.metadata,
+        name=recipe.name,
+        elements=tuple(sorted({*base.metadata.elements, *elements_of(manifest)})),
+        properties={**base.metadata.properties, **{name: coverage[name].facts() for name in added}},
+    )
+    return Model(network, base.process, metadata)
+
+
+def condition_config(seen: Coverage, place: Literal["adapter", "base"]) -> ConditionConfig:
+    """How the network takes a property; a table of categories reaches to the largest label, 230 at least."""
+    largest = int(seen.max or 0) if seen.kind == "category" else 0
+    return ConditionConfig(seen.name, seen.kind, place, max(230, largest))
+
+
+def fit_scalers(network: GemNetDenoiser, coverage: Mapping[str, Coverage], names: list[str]) -> None:
+    """Give the embeddings of these properties the mean and spread of their training labels."""
+    for name in names:
+        embedding, seen = network.properties[name], coverage[name]
+        if seen.mean is not None and seen.kind in ("scalar", "log"):
+            assert isinstance(embedding, PropertyEmbedding)
+            embedding.mean.fill_(seen.mean)
+            embedding.std.fill_(seen.std or 1.0)

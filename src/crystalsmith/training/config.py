@@ -126,15 +126,17 @@ class EmaSettings:
 @dataclass(frozen=True)
 class LimitSettings:
     """When training ends: whichever comes first; 900 epochs are the published length on MP-20. ``max_time`` counts the
-    time of all sessions of the run."""
+    time of all sessions of the run. ``patience``: validations in a row without a better loss that end the run."""
 
     max_epochs: int | None = 900
     max_steps: int | None = None
     max_time: str | None = None
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         require(self.max_epochs is None or self.max_epochs >= 1, "limits.max_epochs must be at least 1.")
         require(self.max_steps is None or self.max_steps >= 1, "limits.max_steps must be at least 1.")
+        require(self.patience is None or self.patience >= 1, "limits.patience must be at least 1.")
         seconds(self.max_time, "limits.max_time")
 
     @property
@@ -211,6 +213,31 @@ class CardSettings:
 
 
 @dataclass(frozen=True)
+class ConditionSettings:
+    """What the model is conditioned on.
+
+    Attributes:
+        properties: name -> kind (scalar, log, category, elements; empty: as the registry says, or scalar).
+        place: ``adapter`` (fine-tuning: added before each block, zero at first) or ``base`` (part of the atoms' latent
+            vector from the start, for training from scratch).
+        dropout: ``independent`` (each property on its own) or ``joint`` (all at once; a crystal that lacks one label
+            sees none).
+        dropout_probability: with which a crystal does not see its labels, so that the model learns to do without.
+        rows: ``all`` (unlabelled crystals keep the unconditional model alive) or ``labelled`` (only crystals with at
+            least one label).
+    """
+
+    properties: dict[str, Any] = field(default_factory=dict)
+    place: Literal["adapter", "base"] = "base"
+    dropout: Literal["independent", "joint"] = "independent"
+    dropout_probability: float = 0.2
+    rows: Literal["all", "labelled"] = "all"
+
+    def __post_init__(self) -> None:
+        require(0 <= self.dropout_probability < 1, "conditions.dropout_probability must be at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole training run.
 
@@ -218,6 +245,9 @@ class Recipe:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
         model: ``preset`` (tiny, small, base) and any field of the network's ``DenoiserConfig``.
+        base: model that is fine-tuned (a name or a folder); then ``model`` and ``process`` are the base's.
+        freeze_base: train only what fine-tuning adds.
+        conditions: properties that the model is conditioned on.
         process: ``constants`` (``data``: density and cell variance of the data set; ``published``) and any field of
             ``ProcessConfig``.
     """
@@ -226,6 +256,9 @@ class Recipe:
     seed: int = 0
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "base"})
     process: dict[str, Any] = field(default_factory=lambda: {"constants": "data"})
+    base: str | None = None
+    freeze_base: bool = False
+    conditions: ConditionSettings = field(default_factory=ConditionSettings)
     data: DataSettings = field(default_factory=DataSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -238,6 +271,8 @@ class Recipe:
     card: CardSettings = field(default_factory=CardSettings)
 
     def __post_init__(self) -> None:
+        adapters = self.conditions.place == "adapter" or not self.conditions.properties
+        require(self.base is None or adapters, "A fine-tuned model takes adapters: set conditions.place=adapter.")
         if self.schedule.name == "cosine":
             limits = self.limits
             by_steps = limits.max_steps is not None or limits.max_epochs is not None

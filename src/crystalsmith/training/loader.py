@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -45,16 +45,19 @@ class Pass:
         rows: ``(B,)`` int64, their rows in the data set, which name their noise.
         t: ``(B,)`` float32, their times.
         weight: 1, or 0 for a crystal that only keeps an idle device in step.
+        conditions: their labels by property.
     """
 
     crystals: CrystalBatch
     rows: Tensor
     t: Tensor
     weight: float = 1.0
+    conditions: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Pass:
         """The pass on a device."""
-        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight)
+        labels = {name: value.to(device) for name, value in self.conditions.items()}
+        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight, labels)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class StepSource:
         self.rows, self.settings, self.seed = np.asarray(rows, dtype=np.int64), settings, seed
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         self.num_atoms = np.asarray(dataset.num_atoms)[self.rows].astype(np.int64)
+        self.labels = getattr(dataset, "conditions", None)
         self.dataset: Crystals = DeviceCrystals(dataset, self.rows, self.device) if settings.on_device else dataset
         self.steps_per_epoch = steps_per_epoch(len(self.rows), settings.batch_size)
         self.waited = 0.0
@@ -114,7 +118,7 @@ class StepSource:
         mine, times = batch[share], t[share]
         settings = self.settings
         cuts = micro_batches(self.num_atoms[mine], settings.micro_batch_size, settings.max_atoms_per_batch)
-        passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight) for cut in cuts]
+        passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight, self.labels) for cut in cuts]
         return Step(index, passes, len(batch))
 
     def iterate(self, first: int) -> Generator[Step, None, None]:
@@ -144,9 +148,16 @@ class StepSource:
                     future.cancel()
 
 
-def make_pass(dataset: Crystals, rows: Rows, times: NDArray[np.float32], weight: float = 1.0) -> Pass:
+Labels = Callable[[Rows], dict[str, Tensor]]
+"""Rows of a data set -> conditions, as ``labels.Labelled.conditions``."""
+
+
+def make_pass(
+    dataset: Crystals, rows: Rows, times: NDArray[np.float32], weight: float = 1.0, labels: Labels | None = None
+) -> Pass:
     """The pass of some data set rows at given times."""
-    return Pass(dataset.batch(rows), torch.from_numpy(rows.copy()), torch.from_numpy(times.copy()), weight)
+    index, t = torch.from_numpy(rows.copy()), torch.from_numpy(times.copy())
+    return Pass(dataset.batch(rows), index, t, weight, labels(rows) if labels is not None else {})
 
 
 def validation_passes(

@@ -19,6 +19,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.training.card import RunFacts, render_card
 from crystalsmith.training.config import Recipe
 from crystalsmith.training.ema import WeightAverage
+from crystalsmith.training.labels import is_labelled
 from crystalsmith.training.loader import Step, StepSource, validation_passes
 from crystalsmith.training.log import Console, CsvLog, Row, TensorBoardLog, duration
 from crystalsmith.training.objective import LOSSES, FlatNetwork, as_denoiser, loss_table, pass_losses
@@ -39,7 +40,7 @@ BIN_COLUMNS = ("step", "t_min", "t_max", "crystals", *(f"val_{name}" for name in
 
 _COUNTERS = (
     *("step", "crystals", "skipped", "bad_in_row", "lr"),
-    *("validated", "best", "train_means", "last_validation"),
+    *("validated", "stale", "best", "train_means", "last_validation"),
 )
 _METER = len(LOSSES) + 3  # sums of the losses, crystals, gradient norms, steps
 
@@ -100,7 +101,7 @@ class Loop:
             self.ema = WeightAverage(self.network, recipe.ema.decay, recipe.ema.warmup)
         self.denoiser = model.process.precondition(as_denoiser(self.wrapped))
         self.plain_denoiser = model.process.precondition(as_denoiser(self.network))
-        train_rows = dataset.rows("train")
+        train_rows = training_rows(dataset, recipe)
         self.source = StepSource(dataset, train_rows, recipe.data, recipe.seed, rank, world, fabric.device)
         limit, size = recipe.validation.max_crystals, recipe.validation.batch_size
         self.val_passes = validation_passes(dataset, dataset.rows("val"), limit, size, rank, world)
@@ -108,7 +109,7 @@ class Loop:
         self.rate = LearningRate(recipe.schedule, recipe.optimizer.lr, self.limits)
         self.has_validation = len(dataset.rows("val")) > 0
         # Counters; all of them are saved.
-        self.step = self.crystals = self.skipped = self.bad_in_row = self.validated = 0
+        self.step = self.crystals = self.skipped = self.bad_in_row = self.validated = self.stale = 0
         self.earlier = self.elapsed = self.busy = self.lr = 0.0
         self.meter = torch.zeros(_METER, dtype=torch.float64)
         self.epoch_meter = torch.zeros(_METER, dtype=torch.float64)
@@ -130,14 +131,14 @@ class Loop:
             while not self.stopping:
                 if self._validation_due() and not self._validate():
                     break
-                if self.limits.reached(self.step, self.elapsed):
+                if self._finished():
                     break
                 if not self._optimise(next(steps)):
                     break
                 self._after_step()
         finally:
             steps.close()  # ends the threads of the loader
-        interrupted = not self.limits.reached(self.step, self.elapsed)
+        interrupted = not self._finished()
         if not interrupted and self.has_validation and self.validated != self.step:
             self._validate()
         if not interrupted and float(self.meter[-1]) > 0:
@@ -145,6 +146,12 @@ class Loop:
         self._save()
         self.fabric.barrier()
         return Outcome(self.fabric.global_rank, interrupted, self.step, self.crystals, self._seconds(), self.best)
+
+    def _finished(self) -> bool:
+        """Whether the limits of the recipe end the run here."""
+        patience = self.recipe.limits.patience
+        tired = patience is not None and self.stale >= patience
+        return tired or self.limits.reached(self.step, self.elapsed)
 
     def _seconds(self) -> float:
         return self.earlier + time.monotonic() - self.session_start
@@ -172,7 +179,15 @@ class Loop:
                 return False
             one = one.to(fabric.device)
             with fabric.no_backward_sync(self.wrapped, enabled=k + 1 < len(step.passes)):
-                losses = pass_losses(self.denoiser, self.model.process, one, self.recipe.seed, self.step)
+                losses = pass_losses(
+                    self.denoiser,
+                    self.model.process,
+                    one,
+                    self.recipe.seed,
+                    self.step,
+                    self.recipe.conditions.dropout_probability,
+                    self.recipe.conditions.dropout == "joint",
+                )
                 # DDP averages gradients over devices: the factor makes that a mean over the crystals of the batch.
                 scale = one.weight * fabric.world_size / step.batch_size
                 fabric.backward(losses.total.sum() * scale)
@@ -263,7 +278,9 @@ class Loop:
         self.validated, self.last_validation = self.step, result.mean
         self._log(result)
         best = self.best["total"]
+        self.stale += 1
         if math.isfinite(result.mean["total"]) and (best is None or result.mean["total"] < best):
+            self.stale = 0
             self.best = {"total": result.mean["total"], "step": self.step}
             self._save_model("best")
         return True
@@ -383,10 +400,20 @@ class Loop:
             best=self.best,
             skipped=self.skipped,
         )
-        metadata = dataclasses.replace(self.model.metadata, training=facts.to_dict())
+        told = {"base": self.recipe.base} if self.recipe.base is not None else {}
+        metadata = dataclasses.replace(self.model.metadata, training=facts.to_dict() | told)
         with self._averaged():
             model = Model(self.model.network, self.model.process, metadata)
             save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts))
+
+
+def training_rows(dataset: Any, recipe: Recipe) -> Any:
+    """``(R,)`` int64, the rows that are trained on."""
+    rows = dataset.rows("train")
+    if recipe.conditions.rows == "all" or not recipe.conditions.properties:
+        return rows
+    labelled = [is_labelled(value) for value in dataset.conditions(rows).values()]
+    return rows[torch.stack(labelled).any(0).numpy()]
 
 
 def describe_devices(fabric: Fabric) -> str:

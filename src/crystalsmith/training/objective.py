@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.noise import CrystalNoise
+from crystalsmith.diffusion.noise import CrystalNoise, crystal_uniform
 from crystalsmith.diffusion.process import Losses, Process
+from crystalsmith.training.labels import drop
 from crystalsmith.training.loader import Pass
 
 LOSSES = ("total", "frac_coords", "cell", "species", "frac_coords_per_atom", "cell_per_atom", "species_nll")
@@ -59,15 +60,24 @@ def as_denoiser(network: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Denois
     return denoise
 
 
-def pass_losses(denoiser: Denoiser, process: Process, one: Pass, seed: int, step: int) -> Losses:
-    """Corrupt the crystals of a pass, denoise, compare.
+def pass_losses(
+    denoiser: Denoiser, process: Process, one: Pass, seed: int, step: int, dropout: float = 0.0, joint: bool = False
+) -> Losses:
+    """Corrupt the crystals of a pass, denoise under their labels, compare.
+
+    ``dropout`` is the probability with which a crystal does not see its labels (see ``labels.drop``).
 
     The noise of a crystal is a function of (seed, row, step), so that a step is the same however it is cut into
     passes and devices, and a resumed run draws what the uninterrupted one would have drawn.
     """
     draw = CrystalNoise(seed, one.rows, one.crystals.num_atoms).at(step, 0)
     noisy = process.corrupt(one.crystals, one.t, draw)
-    return process.loss(denoiser(noisy, one.t), one.crystals, noisy, one.t)
+    conditions = one.conditions
+    if conditions and (dropout > 0 or joint):
+        first = step * len(conditions)
+        uniforms = [crystal_uniform(seed, one.rows, first + k) for k in range(len(conditions))]
+        conditions = drop(conditions, uniforms, dropout, joint)
+    return process.loss(denoiser(noisy, one.t, conditions or None), one.crystals, noisy, one.t)
 
 
 def loss_table(losses: Losses) -> Tensor:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,9 +22,11 @@ from typing import Any
 
 import torch
 
+from crystalsmith.checkpoints.store import find_model
 from crystalsmith.errors import InputError
 from crystalsmith.training.build import build_model, denoiser_config, process_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
+from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled, check_labels, kind_of
 from crystalsmith.training.log import Console
 from crystalsmith.training.loop import Loop, Outcome
 from crystalsmith.training.state import FILE
@@ -79,8 +82,13 @@ def check(data: Path, recipe: Recipe) -> None:
     dataset = CrystalDataset.open(data)
     if len(dataset.rows("train")) == 0:
         raise InputError(f"The data set {data} has no training rows; prepare it again with a train split.")
-    denoiser_config(recipe.model)
-    process_config(recipe.process, dataset.manifest)
+    if recipe.base is None:
+        denoiser_config(recipe.model)
+        process_config(recipe.process, dataset.manifest)
+    else:
+        find_model(recipe.base)
+    wanted = {name: kind_of(name, str(kind or "")) for name, kind in recipe.conditions.properties.items()}
+    check_labels(dataset, wanted)
 
 
 def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -149,8 +157,13 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
     """What each process does."""
     from crystalsmith.data.dataset import CrystalDataset
 
-    dataset = CrystalDataset.open(data)
-    model = build_model(recipe, dataset.manifest)
+    dataset: Any = CrystalDataset.open(data)
+    coverage: dict[str, Coverage] = {}
+    if recipe.conditions.properties:
+        dataset = Labelled(dataset, recipe.conditions.properties)
+        dataset.require_labels()
+        coverage = dataset.coverage
+    model = build_model(recipe, dataset.manifest, coverage)
     with (
         matmul_precision("high" if recipe.hardware.precision == "tf32" else "highest"),
         Console(quiet or fabric.global_rank != 0) as console,
@@ -161,6 +174,14 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
             f"{sum(p.numel() for p in model.network.parameters()):,} parameters, batch {recipe.data.batch_size}, "
             f"{fabric.world_size} process(es), {fabric.device.type}, precision {recipe.hardware.precision}"
         )
+        for seen in coverage.values():
+            console.say(seen.sentence())
+            if seen.count < FEW_LABELS and fabric.global_rank == 0:
+                print(
+                    f"Warning: only {seen.count:,} training crystals carry {seen.name}; below {FEW_LABELS:,} "
+                    "a model learns to follow it poorly.",
+                    file=sys.stderr,
+                )
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
         # A run that was killed before its first save has a recipe but no state: it starts over.
         return loop.run(resume and (out / FILE).is_file())

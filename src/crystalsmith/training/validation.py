@@ -51,7 +51,7 @@ def validate(
     for rows, times in passes:
         if stop():
             return None
-        one = make_pass(dataset, rows, times).to(device)
+        one = make_pass(dataset, rows, times, labels=getattr(dataset, "conditions", None)).to(device)
         table = loss_table(pass_losses(denoiser, process, one, VALIDATION_SEED, 0))
         table = torch.cat([torch.ones_like(table[:1]), table])
         index = (one.t.double() * bins).long().clamp(0, bins - 1)

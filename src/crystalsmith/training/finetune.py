@@ -1,0 +1,148 @@
+"""Fine-tuning: a model learns to follow properties, by adapters that start from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crystalsmith.errors import InputError
+from crystalsmith.properties import canonical_name
+from crystalsmith.training.compute import COMPUTED
+from crystalsmith.training.config import Recipe, load_recipe
+from crystalsmith.training.labels import kind_of
+from crystalsmith.training.loop import Outcome
+
+PUBLISHED_LR, SMALL_LR = 5e-6, 1e-4
+"""Learning rates: the published one for networks of the published width (512), and that of narrower ones, ours."""
+
+DEFAULTS: dict[str, Any] = {"max_epochs": 200, "every_epochs": 5, "patience": 10}
+"""Published length and rhythm (spec 7); the run ends early after ``patience`` validations without a better loss."""
+
+
+def finetune(
+    model: str | Path,
+    data: str | Path,
+    out: str | Path,
+    properties: Sequence[str] | Mapping[str, str],
+    *,
+    freeze_base: bool = False,
+    dropout: str = "independent",
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    quiet: bool = False,
+) -> Outcome:
+    """Fine-tune a model on properties, so that it can be asked for them.
+
+    Args:
+        model: a bundled name or a model folder.
+        data: a prepared data set, or whatever ``data prepare`` reads, which is then prepared in ``OUT-data``.
+        out: folder of the run; ``out/best`` is the model.
+        properties: names, each with its kind after a colon where it shall not be inferred (``"hardness:log"``).
+        freeze_base: train only the adapters.
+        dropout: ``independent`` or ``joint``.
+        overrides: ``section.key=value`` settings of the recipe.
+        resume: go on with the run in ``out``; data are the prepared ones then.
+        quiet: no progress.
+
+    Raises:
+        InputError: if something cannot work; no label for a property, for example.
+    """
+    from crystalsmith.training.run import resume_recipe, train
+
+    if resume:
+        return train(data, out, resume_recipe(out, None, list(overrides)), resume=True, quiet=quiet)
+    if isinstance(properties, str):
+        properties = [properties]
+    wanted = parse_properties(properties)
+    refuse_bad_folder(Path(out))
+    folder = _prepared(Path(data), Path(out), quiet)
+    recipe = finetune_recipe(model, folder, Path(out).name, wanted, freeze_base, dropout, overrides)
+    return train(folder, out, recipe, quiet=quiet)
+
+
+def parse_properties(properties: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Our names and kinds of the properties asked for.
+
+    Raises:
+        InputError: if there is none, one is named twice, or a kind does not exist.
+    """
+    if isinstance(properties, Mapping):
+        pairs = list(properties.items())
+    else:
+        pairs = [(name, kind) for name, _, kind in (text.partition(":") for text in properties)]
+    found: dict[str, str] = {}
+    for name, kind in pairs:
+        own = canonical_name(name)
+        if not own:
+            raise InputError("--property has no name; write for example --property band_gap.")
+        if own in found:
+            raise InputError(f"--property {name} is given twice; give it once.")
+        found[own] = kind_of(own, kind.strip())
+    if not found:
+        raise InputError("Fine-tuning needs a property to follow; give for example --property band_gap.")
+    return found
+
+
+def finetune_recipe(
+    model: str | Path,
+    data: Path,
+    name: str,
+    wanted: Mapping[str, str],
+    freeze_base: bool,
+    dropout: str,
+    overrides: Sequence[str],
+) -> Recipe:
+    """The recipe of a fine-tuning run.
+
+    What the model already follows is trained further where the data have its labels, so that it is not forgotten.
+    """
+    from crystalsmith.checkpoints.model import Model
+    from crystalsmith.checkpoints.store import find_model, read_config
+    from crystalsmith.data.dataset import read_manifest
+
+    folder = find_model(model)
+    base = Model.from_config(read_config(folder), empty=True)
+    labels = read_manifest(data)["labels"]
+    properties = dict(wanted)
+    for condition in base.network.config.conditions:
+        if condition.name in properties and properties[condition.name] != condition.kind:
+            raise InputError(
+                f"The model knows {condition.name} as {condition.kind} already; leave out the kind or use another base."
+            )
+        if condition.name in labels or condition.name in COMPUTED or condition.kind == "elements":
+            properties.setdefault(condition.name, condition.kind)
+    settings = {
+        "name": name,
+        "base": str(model) if str(model) == folder.name else str(folder.resolve()),
+        "freeze_base": freeze_base,
+        "optimizer.lr": PUBLISHED_LR if base.network.config.gemnet.width >= 512 else SMALL_LR,
+        "limits.max_epochs": DEFAULTS["max_epochs"],
+        "limits.patience": DEFAULTS["patience"],
+        "validation.every_epochs": DEFAULTS["every_epochs"],
+        "conditions.place": "adapter",
+        "conditions.dropout": dropout,
+        "conditions.properties": properties,
+    }
+    import json
+
+    return load_recipe(None, [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *overrides])
+
+
+def refuse_bad_folder(out: Path) -> None:
+    """Raise an ``InputError`` if the folder of a new run holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
+
+
+def _prepared(data: Path, out: Path, quiet: bool) -> Path:
+    """The prepared data set; raw data are prepared first."""
+    if (data / "manifest.json").is_file():
+        return data
+    folder = out.with_name(out.name + "-data")
+    if (folder / "manifest.json").is_file():
+        raise InputError(f"{folder} holds prepared data already; give it as DATA, or remove it.")
+    from crystalsmith.data.prepare import prepare
+
+    prepare(data, folder, progress=not quiet)
+    return folder

@@ -1,0 +1,257 @@
+"""The labels that a model is conditioned on in training: read or computed, checked, excluded by rule, described."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.errors import InputError
+from crystalsmith.properties import PROPERTIES, Kind, canonical_name
+from crystalsmith.training.compute import COMPUTED, compute
+
+FEW_LABELS = 2000
+"""Below this many labelled training crystals a user is warned."""
+
+OUTLIER_WIDTHS = 50.0
+"""A number farther from the median than this many times the distance of the 1st and 99th percentile is excluded."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the labels of one property are.
+
+    Attributes:
+        name, kind, unit: of the property.
+        source: ``column`` or ``computed``.
+        rows: training crystals.
+        count: training crystals with a label that is used.
+        excluded: training and validation labels taken out by the rules.
+        mean, std: of what the network standardises (log10 for ``log``), population; None without numbers.
+        min, max, q01, q50, q99: of the labels as they are; None for element sets.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    source: str
+    rows: int
+    count: int
+    excluded: int
+    mean: float | None = None
+    std: float | None = None
+    min: float | None = None
+    max: float | None = None
+    q01: float | None = None
+    q50: float | None = None
+    q99: float | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What a model remembers of it (``ModelMetadata.properties``)."""
+        facts: dict[str, Any] = {"kind": self.kind, "unit": self.unit, "source": self.source, "count": self.count}
+        numbers = {k: getattr(self, k) for k in ("mean", "std", "min", "max", "q01", "q50", "q99")}
+        return facts | {name: value for name, value in numbers.items() if value is not None}
+
+    def sentence(self) -> str:
+        """The line that a user reads before training."""
+        share = f"{self.count:,} of {self.rows:,} training crystals ({100 * self.count / max(self.rows, 1):.0f} %)"
+        text = f"{self.name} ({self.kind}, {self.source}): {share}"
+        if self.min is not None and self.max is not None and self.q50 is not None:
+            text += f", {self.min:.4g} to {self.max:.4g} {self.unit}".rstrip() + f", median {self.q50:.4g}"
+        if self.excluded:
+            text += f"; {self.excluded:,} labels excluded as impossible or far out"
+        return text
+
+
+def kind_of(name: str, asked: str = "") -> Kind:
+    """The kind of a property: as asked, or as the registry says, or scalar.
+
+    Raises:
+        InputError: if there is no such kind.
+    """
+    if asked:
+        if asked not in ("scalar", "log", "category", "elements"):
+            raise InputError(f"--property {name}:{asked}: the kind must be scalar, log, category or elements.")
+        return asked  # type: ignore[return-value]
+    known = PROPERTIES.get(canonical_name(name))
+    return known.kind if known is not None else "scalar"
+
+
+def check_labels(dataset: Any, wanted: Mapping[str, str]) -> None:
+    """Make sure that there is something to learn, without computing anything.
+
+    Raises:
+        InputError: if a property is no label and cannot be computed, or no training crystal has a usable one.
+    """
+    for name, kind in wanted.items():
+        if name in dataset.manifest["labels"] or kind == "elements" or name not in COMPUTED:
+            Labelled(dataset, {name: kind}).require_labels()
+
+
+class Labelled:
+    """A prepared data set with the labels that training needs.
+
+    Args:
+        dataset: a ``data.dataset.CrystalDataset``.
+        wanted: property name -> kind.
+
+    Attributes:
+        coverage: what there is of each property.
+    """
+
+    def __init__(self, dataset: Any, wanted: Mapping[str, str]) -> None:
+        self.dataset = dataset
+        self.manifest: Mapping[str, Any] = dataset.manifest
+        self.num_atoms: NDArray = dataset.num_atoms
+        self.kinds: dict[str, Kind] = {name: kind_of(name, kind) for name, kind in wanted.items()}
+        self.values: dict[str, NDArray[np.float32]] = {}
+        self.coverage: dict[str, Coverage] = {}
+        for name, kind in self.kinds.items():
+            self._add(name, kind)
+
+    def _add(self, name: str, kind: Kind) -> None:
+        train = self.dataset.rows("train")
+        known = PROPERTIES.get(name)
+        unit = known.unit if known is not None else ""
+        if kind == "elements":
+            if name != "chemical_system":
+                raise InputError(f"The property {name} is a set of elements; the only one there is is chemical_system.")
+            self.coverage[name] = Coverage(name, kind, unit, "computed", len(train), len(train), 0)
+            return
+        found, source = self._read(name)
+        values, excluded = exclude(found, name, kind)
+        self.values[name] = values
+        self.coverage[name] = _describe(name, kind, unit, source, values[train], excluded)
+
+    def _read(self, name: str) -> tuple[NDArray[np.float64], str]:
+        """All rows, NaN where there is no label; rows of the test split are not computed."""
+        everything = np.arange(len(self.num_atoms), dtype=np.int64)
+        if name in self.dataset.manifest["labels"]:
+            return self.dataset.labels(everything, [name])[name].double().numpy(), "column"
+        if name not in COMPUTED:
+            columns = ", ".join(sorted(self.dataset.manifest["labels"])) or "none"
+            raise InputError(
+                f"The data set has no label '{name}'; it has: {columns}; and these are computed: "
+                f"{', '.join(sorted({*COMPUTED, 'chemical_system'}))}."
+            )
+        rows = np.sort(np.concatenate([self.dataset.rows("train"), self.dataset.rows("val")]))
+        values = np.full(len(everything), np.nan)
+        values[rows] = compute(name, self.dataset.batch(rows))
+        return values, "computed"
+
+    def __len__(self) -> int:
+        return len(self.num_atoms)
+
+    def rows(self, split: str | None = None) -> NDArray[np.int64]:
+        """Rows of a split."""
+        return self.dataset.rows(split)
+
+    def batch(self, rows: Any) -> CrystalBatch:
+        """The crystals of some rows."""
+        return self.dataset.batch(rows)
+
+    def conditions(self, rows: Any) -> dict[str, Tensor]:
+        """Labels of some rows as a denoiser takes them."""
+        index = np.asarray(rows, dtype=np.int64).reshape(-1)
+        found: dict[str, Tensor] = {}
+        for name, kind in self.kinds.items():
+            if kind == "elements":
+                found[name] = self.dataset.labels(index, [name])[name]
+            else:
+                found[name] = torch.from_numpy(self.values[name][index])
+        return found
+
+    def require_labels(self) -> None:
+        """Refuse to train without labels.
+
+        Raises:
+            InputError: naming the property of which no training crystal has one.
+        """
+        for name, coverage in self.coverage.items():
+            if coverage.count == 0:
+                raise InputError(
+                    f"No training crystal carries the label '{name}', so nothing could be learned about it; "
+                    "prepare data that has it or choose another property."
+                )
+
+
+def exclude(values: NDArray[np.float64], name: str, kind: Kind) -> tuple[NDArray[np.float32], int]:
+    """The values with NaN for what cannot be, and how many that were.
+
+    Excluded are numbers outside the bounds of the registry, numbers of a logarithmic property that are not positive,
+    categories that are no whole numbers from 1, numbers that are not finite, and numbers farther from the median than
+    ``OUTLIER_WIDTHS`` times the distance of the 1st and 99th percentile.
+    """
+    values = values.astype(np.float64, copy=True)
+    had = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        bad = ~np.isfinite(values)
+        known = PROPERTIES.get(name)
+        if known is not None:
+            bad |= (values < known.bounds[0]) | (values > known.bounds[1])
+        if kind == "log":
+            bad |= values <= 0
+        if kind == "category":
+            bad |= (values != np.round(values)) | (values < 1)
+        values[bad] = np.nan
+        kept = values[~np.isnan(values)]
+        if kind in ("scalar", "log") and len(kept):
+            scale = np.log10(values) if kind == "log" else values
+            low, middle, high = np.nanpercentile(scale, [1, 50, 99])
+            if high > low:
+                values[np.abs(scale - middle) > OUTLIER_WIDTHS * (high - low)] = np.nan
+    return values.astype(np.float32), int((had & np.isnan(values)).sum())
+
+
+def _describe(name: str, kind: Kind, unit: str, source: str, train: NDArray[np.float32], excluded: int) -> Coverage:
+    kept = train[~np.isnan(train)].astype(np.float64)
+    if not len(kept):
+        return Coverage(name, kind, unit, source, len(train), 0, excluded)
+    seen = np.log10(kept) if kind == "log" else kept
+    q01, q50, q99 = np.percentile(kept, [1, 50, 99]).tolist()
+    return Coverage(
+        name, kind, unit, source, len(train), len(kept), excluded,
+        mean=float(seen.mean()), std=float(seen.std()) + 1e-5,
+        min=float(kept.min()), max=float(kept.max()), q01=q01, q50=q50, q99=q99,
+    )  # fmt: skip
+
+
+def drop(
+    conditions: Mapping[str, Tensor], uniforms: Sequence[Tensor], probability: float, joint: bool
+) -> dict[str, Tensor]:
+    """Conditions of a training step: some crystals see none (classifier-free guidance, Ho and Salimans 2022).
+
+    Args:
+        conditions: labels by property.
+        uniforms: one ``(B,)`` in (0, 1) per property.
+        probability: of being dropped.
+        joint: all properties of a crystal at once, also those of a crystal that lacks any of them (as the published
+            training is described); otherwise each on its own.
+    """
+    lost = [u.to(_first(conditions).device) < probability for u in uniforms]
+    if joint:
+        incomplete = torch.stack([~is_labelled(value) for value in conditions.values()]).any(0)
+        lost = [lost[0] | incomplete] * len(conditions)
+    return {name: _blank(value, gone) for (name, value), gone in zip(conditions.items(), lost, strict=True)}
+
+
+def is_labelled(value: Tensor) -> Tensor:
+    """``(B,)`` bool, which crystals carry a condition."""
+    return ~torch.isnan(value) if value.dim() == 1 else value.any(-1)
+
+
+def _first(conditions: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(conditions.values()))
+
+
+def _blank(value: Tensor, gone: Tensor) -> Tensor:
+    if value.dim() == 1:
+        return torch.where(gone, torch.full_like(value, math.nan), value)
+    return value * (~gone).to(value.dtype).unsqueeze(-1)
