@@ -90,7 +90,7 @@ def evaluate(
     if as_json:
         print_json(metrics)
     else:
-        print(f"{sentences(metrics)}\nResults in {place}.")
+        print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
 
 
 def default_folder(structures: Path) -> Path:
