@@ -16,6 +16,7 @@ endif
 
 generate: $(VENV)/.installed
 	$(BIN)/crystalsmith generate $(OUT) --num $(NUM) $(if $(wildcard $(OUT)/manifest.json),--resume)
+	$(BIN)/crystalsmith evaluate $(OUT)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -24,6 +24,7 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.dataset import CrystalDataset
+from crystalsmith.evaluation.statistics import jensen_shannon, wasserstein
 from crystalsmith.generation.describe import Crystal, describe
 from crystalsmith.generation.loaded import LoadedModel
 
@@ -44,21 +45,6 @@ def facts(batch: CrystalBatch, elements: Sequence[int]) -> dict[str, Any]:
         "distance": table[:, 2],
         "elements": np.bincount(batch.atomic_numbers.numpy(), minlength=102)[:102].astype(float),
     }
-
-
-def wasserstein(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two samples on a line: the mean difference of their quantiles."""
-    q = (np.arange(2000) + 0.5) / 2000
-    return float(np.abs(np.quantile(a, q) - np.quantile(b, q)).mean())
-
-
-def jensen_shannon(a: np.ndarray, b: np.ndarray) -> float:
-    """Jensen-Shannon distance (square root of the divergence in bits), 0 to 1."""
-    p, q = a / a.sum(), b / b.sum()
-    m = (p + q) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = [np.where(x > 0, x * np.log2(x / m), 0).sum() for x in (p, q)]
-    return float(np.sqrt(max(sum(terms) / 2, 0.0)))
 
 
 def compare(name: str, one: dict[str, Any], reference: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ def test_reference_and_evaluation_end_to_end(tmp_path) -> None:
     assert judged.exit_code == 0, judged.output
     assert json.loads(judged.stdout)["metrics"]["novel"]["count"] == 1
     assert (made / "evaluation" / "crystals.csv").exists()
+    side_by_side = ["report", str(made / "evaluation"), str(made / "evaluation"), "--out", str(tmp_path / "two.html")]
+    assert RUNNER.invoke(app, side_by_side).exit_code == 0
+    assert "novel" in (tmp_path / "two.html").read_text()
 
 
 def test_bad_input_is_a_sentence_and_exit_code_2(tmp_path) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.errors import InputError
 
 EPILOG = examples(
     "crystalsmith evaluate crystals",
-    "crystalsmith evaluate crystals --reference refs/mp20",
+    "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -34,6 +35,20 @@ def evaluate(
     corrections: Annotated[
         str | None, typer.Option(help="Correction scheme of these energies; must be that of the reference.")
     ] = None,
+    potential: Annotated[
+        str | None,
+        typer.Option(help="Relax with this potential: 7net-0, 7net-l3i5, chgnet, or module:factory of your own."),
+    ] = None,
+    relax: Annotated[
+        bool | None, typer.Option("--relax/--no-relax", help="Relax first, by 7net-0 if no potential is named.")
+    ] = None,
+    energy_scale: Annotated[
+        str | None, typer.Option(help="Of your own potential: pbe (plain PBE+U of the Materials Project) or mp2020.")
+    ] = None,
+    fmax: Annotated[float, typer.Option(help="eV/angstrom at which a relaxation has converged.")] = 0.05,
+    steps: Annotated[int, typer.Option(help="Most steps of a relaxation.")] = 500,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
+    max_volume_change: Annotated[float, typer.Option(help="Factor of volume beyond which a crystal explodes.")] = 4.0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -54,11 +69,19 @@ def evaluate(
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
+    if relax is False and potential is not None:
+        raise InputError("--no-relax and --potential contradict one another; leave one out.")
+    relaxation = None
+    if relax or potential is not None:
+        from crystalsmith.evaluation.relaxation import Relaxation
+
+        relaxation = Relaxation(potential or "7net-0", energy_scale, fmax, steps, time_limit, max_volume_change)
     place = out or default_folder(structures)
     options = Options(
         reference=reference,
         energies=energies,
         corrections=corrections,
+        relaxation=relaxation,
         resume=resume,
         jobs=jobs or os.cpu_count() or 1,
         limit=limit or None,
@@ -67,7 +90,7 @@ def evaluate(
     if as_json:
         print_json(metrics)
     else:
-        print(f"{sentences(metrics)}\nResults in {place}.")
+        print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
 
 
 def default_folder(structures: Path) -> Path:

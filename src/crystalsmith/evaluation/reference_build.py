@@ -71,7 +71,7 @@ def build_reference(
     if splits is not None and not (splits and set(splits) <= set(SPLIT_CODES)):
         raise InputError(f"Splits are train, val and test, not {', '.join(splits) or 'none'}.")
     hulls = [hull] if hull else []
-    structures = []
+    structures: list[Path] = []
     for path in inputs:
         (hulls if hull is None and is_entry_table(path) else structures).append(path)
     gathered = _Gathered()

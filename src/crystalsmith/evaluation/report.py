@@ -14,6 +14,8 @@ from typing import Any
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS, Judged
+from crystalsmith.evaluation.page import page
+from crystalsmith.evaluation.reference import Reference
 
 _TEMPORARY = ".writing"
 
@@ -75,9 +77,16 @@ def row_of(crystal: Judged) -> dict[str, Any]:
 
 
 def write_results(
-    out: Path, metrics: dict[str, Any], crystals: Sequence[Judged], arrays: Callable[[Judged], Arrays | None]
+    out: Path,
+    metrics: dict[str, Any],
+    crystals: Sequence[Judged],
+    relaxed: Callable[[Judged], Arrays | None] | None,
+    reference: Reference | None,
 ) -> None:
     """Write all files, each as a whole.
+
+    Args:
+        relaxed: the relaxed crystal where there is one; None if nothing was relaxed.
 
     Raises:
         InputError: if the disk does not take them.
@@ -91,6 +100,7 @@ def write_results(
         out / "crystals.csv", _csv([[*COLUMNS, *extra], *([r[n] for n in (*COLUMNS, *extra)] for r in rows)])
     )
     write_atomically(out / "ledger.csv", _csv([("id", "failure", "detail"), *ledger]))
+    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference))
     write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
 
 

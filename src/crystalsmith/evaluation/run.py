@@ -89,7 +89,8 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
         "metrics": summarise(crystals, reference, options.relaxation is not None),
         "seconds": clock.laps,
     }
-    write_results(out, metrics, crystals, arrays)
+    relaxed = None if options.relaxation is None else arrays
+    write_results(out, metrics, crystals, relaxed, reference)
     return metrics
 
 

@@ -67,7 +67,7 @@ def read_samples(path: Path, limit: int | None = None) -> list[Sample]:
     Raises:
         InputError: if there is no such input, none of the readers knows it, or nothing is in it.
     """
-    samples = []
+    samples: list[Sample] = []
     for sample in _generated(path) if _is_generated(path) else _foreign(path):
         if limit is not None and len(samples) >= limit:
             break

@@ -1,0 +1,328 @@
+"""Relaxation by a potential: positions and cell together, one process per crystal at a time, each result kept at once.
+
+``relaxed.jsonl`` begins with the settings and gains a line per crystal as it finishes, the failed ones included; a run
+that goes on skips what stands there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.judge import facts_or_problem
+from crystalsmith.evaluation.matching import Arrays, rms_displacement
+from crystalsmith.evaluation.metrics import Judged
+from crystalsmith.evaluation.potentials import find_potential, make_calculator, refuse_scheme, scale_correction
+from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.work import bar
+from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
+
+FILE = "relaxed.jsonl"
+GEOMETRIES = "relaxed.extxyz"
+
+GRACE = 30.0
+"""Seconds beyond the time limit that a process gets to notice by itself that its time is up."""
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """How crystals are relaxed.
+
+    Attributes:
+        potential: name or ``module:factory``; see :mod:`crystalsmith.evaluation.potentials`.
+        energy_scale: scale of a potential of the user's own.
+        fmax: eV/angstrom, the largest force (and stress times volume, per atom-like degree of freedom) left.
+        steps: most optimiser steps; a crystal that needs more has not converged.
+        time_limit: seconds per crystal.
+        max_volume_change: largest factor by which the volume may grow or shrink.
+    """
+
+    potential: str = "7net-0"
+    energy_scale: str | None = None
+    fmax: float = 0.05
+    steps: int = 500
+    time_limit: float = 600.0
+    max_volume_change: float = 4.0
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """How one relaxation ended.
+
+    Attributes:
+        id, key: the crystal's name, and a hash of it.
+        failure: empty, ``exploded``, ``not_converged``, ``timed_out``, ``crashed``, ``unknown_element`` or
+            ``potential_failed``.
+        energy: total, eV per cell, as the potential gives it.
+        frac_coords, cell, numbers: the crystal at the end.
+        forces: eV/angstrom.
+        stress: eV/cubic angstrom, Voigt order.
+        rmsd: angstrom from the crystal as given; None where they no longer match.
+    """
+
+    id: str
+    key: str
+    failure: str = ""
+    detail: str = ""
+    energy: float | None = None
+    frac_coords: Any = None
+    cell: Any = None
+    numbers: Any = None
+    forces: Any = None
+    stress: Any = None
+    rmsd: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
+
+    @property
+    def arrays(self) -> Arrays:
+        """Fractional coordinates, cell and atomic numbers at the end."""
+        return (
+            np.array(self.frac_coords, dtype=np.float64).reshape(-1, 3),
+            np.array(self.cell, dtype=np.float64),
+            np.array(self.numbers, dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All relaxations of a set by the crystals' names."""
+
+    by_id: dict[str, Relaxed]
+
+    def arrays(self, crystal: Judged) -> Arrays | None:
+        """The relaxed crystal; None where there is none."""
+        found = self.by_id.get(crystal.sample.id)
+        return None if found is None or found.failure or crystal.failure else found.arrays
+
+
+def relax_all(
+    crystals: Sequence[Judged], out: Path, settings: Relaxation, reference: Reference | None, jobs: int, resume: bool
+) -> Finished:
+    """Relax the valid crystals, keep each result as it comes, and set energies, relaxed facts and failures.
+
+    Raises:
+        InputError: if the potential cannot be used or its energies do not belong to the reference, if there are results
+            of other settings, or if the disk is full.
+    """
+    scheme = reference.corrections if reference is not None and reference.num_entries else None
+    potential = find_potential(settings.potential, settings.energy_scale)
+    refuse_scheme(potential, scheme)
+    file = out / FILE
+    done = _recover(file, settings, resume)
+    wanted = {c.sample.id: key_of(c.sample.arrays) for c in crystals if c.valid and not c.failure}
+    finished = {r.id: r for r in done if wanted.get(r.id) == r.key}
+    tasks = [(c.sample.id, wanted[c.sample.id], c.sample.arrays) for c in crystals if c.sample.id in wanted]
+    tasks = [t for t in tasks if t[0] not in finished]
+    with bar("relaxing", len(wanted)) as advance:
+        advance(len(finished))
+        for result in relaxations(tasks, settings, jobs):
+            _append(file, asdict(result))
+            finished[result.id] = result
+            advance(1)
+    for crystal in crystals:
+        if crystal.sample.id in finished:
+            _apply(crystal, finished[crystal.sample.id], potential, scheme, reference)
+    _write_geometries(out / GEOMETRIES, [finished[c.sample.id] for c in crystals if c.sample.id in finished])
+    return Finished(finished)
+
+
+def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, jobs: int) -> Iterator[Relaxed]:
+    """Relax ``(id, key, arrays)`` in worker processes; results come as they finish."""
+    limit = settings.time_limit + GRACE
+    for number, status, result in supervised(_start, (settings,), tasks, jobs, limit):
+        name, key, _ = tasks[number]
+        if status == TIMED_OUT:
+            yield Relaxed(name, key, TIMED_OUT, f"more than {settings.time_limit:g} s", seconds=limit)
+        elif status == CRASHED:
+            yield Relaxed(name, key, CRASHED, "the process ended; the machine may be short of memory")
+        else:
+            yield result
+
+
+def _start(settings: Relaxation) -> Callable[[tuple[str, str, Arrays]], Relaxed]:
+    """In a worker: load the potential once."""
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+    except ImportError:
+        pass
+    calculator = make_calculator(find_potential(settings.potential, settings.energy_scale))
+    return lambda task: relax(*task, calculator, settings)
+
+
+def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxation) -> Relaxed:
+    """Relax one crystal; whatever goes wrong is told in the result."""
+    began = time.monotonic()
+    unknown = _unknown_elements(calculator, arrays[2])
+    if unknown:
+        return Relaxed(name, key, "unknown_element", f"the potential does not know {unknown}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = _optimise(Relaxed(name, key), arrays, calculator, settings, began)
+    except Exception as error:  # potentials fail in their own ways
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        result = Relaxed(name, key, "potential_failed", detail)
+    return replace(result, seconds=round(time.monotonic() - began, 3))
+
+
+def _unknown_elements(calculator: Any, numbers: Any) -> str:
+    from crystalsmith.elements import SYMBOLS
+
+    known = getattr(calculator, "type_map", None)
+    if not isinstance(known, dict):
+        return ""
+    return " ".join(SYMBOLS[z - 1] for z in sorted({int(z) for z in numbers}) if z not in known)
+
+
+def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxation, began: float) -> Relaxed:
+    from ase import Atoms
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    frac, cell, numbers = arrays
+    atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
+    atoms.calc = calculator
+    volume = atoms.get_volume()
+    optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
+    failure, detail, converged = "", "", False
+    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.steps):
+        change = atoms.get_volume() / volume
+        if not (math.isfinite(change) and math.isfinite(float(atoms.get_potential_energy()))):
+            failure, detail = "exploded", "energy or volume is not finite"
+        elif not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
+            failure, detail = "exploded", f"the volume changed by a factor of {change:.3g}"
+        elif time.monotonic() - began > settings.time_limit and not converged:
+            failure, detail = TIMED_OUT, f"more than {settings.time_limit:g} s"
+        if failure:
+            break
+    steps = int(optimizer.nsteps)
+    if not failure and not converged:
+        failure = "not_converged"
+        detail = f"largest force {np.linalg.norm(atoms.get_forces(), axis=1).max():.3g} eV/angstrom after {steps} steps"
+    if failure == "exploded":
+        return replace(result, failure=failure, detail=detail, steps=steps)
+    end = (atoms.get_scaled_positions(), atoms.cell.array, numbers)
+    return replace(
+        result,
+        failure=failure,
+        detail=detail,
+        energy=float(atoms.get_potential_energy()),
+        frac_coords=end[0].tolist(),
+        cell=end[1].tolist(),
+        numbers=numbers.tolist(),
+        forces=np.round(atoms.get_forces(), 6).tolist(),
+        stress=np.round(atoms.get_stress(), 8).tolist(),
+        rmsd=rms_displacement(arrays, end),
+        steps=steps,
+    )
+
+
+def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None, reference: Reference | None) -> None:
+    crystal.steps, crystal.seconds, crystal.rmsd = result.steps, result.seconds, result.rmsd
+    if result.failure:
+        crystal.failure, crystal.detail = result.failure, result.detail
+        return
+    facts, problem = facts_or_problem(result.arrays)
+    if facts is None or not facts.valid or result.energy is None:
+        crystal.failure, crystal.detail = "exploded", problem or "the relaxed crystal is not valid"
+        return
+    crystal.relaxed = facts
+    if scheme is None or reference is None:
+        crystal.energy_per_atom = result.energy / facts.num_atoms
+        return
+    total = result.energy + scale_correction(potential, scheme, result.energy, result.arrays)
+    crystal.energy_per_atom = total / facts.num_atoms if math.isfinite(total) else None
+    if crystal.energy_per_atom is None:
+        crystal.failure, crystal.detail = "no_correction", f"the scheme {scheme} has none for this composition"
+        return
+    counts = {int(z): float((result.arrays[2] == z).sum()) for z in set(result.numbers)}
+    formation = reference.formation_energy(counts, crystal.energy_per_atom)
+    crystal.formation_energy = formation if math.isfinite(formation) else None
+    crystal.missing_elements = reference.without_elemental_energy(counts)
+
+
+def key_of(arrays: Arrays) -> str:
+    """A hash of a crystal: results on disk belong to exactly the crystals they were computed for."""
+    digest = hashlib.sha256()
+    for part in arrays:
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
+    """The results on disk; a last line cut short is dropped."""
+    if not file.exists():
+        _append(file, {"settings": asdict(settings)})
+        return []
+    if not resume:
+        raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
+    text = file.read_bytes().decode("utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        temporary = file.with_name(file.name + ".writing")
+        temporary.write_text(whole, encoding="utf-8")
+        os.replace(temporary, file)
+    lines = whole.splitlines()
+    if not lines:
+        _append(file, {"settings": asdict(settings)})
+        return []
+    try:
+        head = json.loads(lines[0])["settings"]
+        results = [Relaxed(**json.loads(line)) for line in lines[1:]]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; choose another --out.") from None
+    if head != asdict(settings):
+        changed = sorted(k for k in {*head, *asdict(settings)} if head.get(k) != asdict(settings).get(k))
+        raise InputError(
+            f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
+        )
+    return results
+
+
+def _append(file: Path, record: dict[str, Any]) -> None:
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be extended ({error.strerror}); free some space and go on with --resume, nothing is lost."
+        ) from None
+
+
+def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:
+    """The relaxed crystals with energy, forces and stress as extended XYZ."""
+    import io
+
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    from crystalsmith.evaluation.report import write_atomically
+
+    frames = []
+    for result in results:
+        if result.failure or result.energy is None:
+            continue
+        frac, cell, numbers = result.arrays
+        atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True, info={"id": result.id})
+        values = {"energy": result.energy, "forces": np.array(result.forces), "stress": np.array(result.stress)}
+        atoms.calc = SinglePointCalculator(atoms, **values)
+        frames.append(atoms)
+    buffer = io.StringIO()
+    if frames:
+        write(buffer, frames, format="extxyz")
+    write_atomically(file, buffer.getvalue())
