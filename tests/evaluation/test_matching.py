@@ -143,3 +143,9 @@ def test_displacements_are_in_angstrom() -> None:
     # Oxygen moves by 0.1, titanium not: root of 4/6 times 0.1.
     assert rms_displacement(RUTILE, (moved, cell, numbers)) == pytest.approx(0.1 * (4 / 6) ** 0.5, rel=0.02)
     assert rms_displacement(RUTILE, crystal(frac, 2 * cell, numbers)) is None
+
+
+def test_a_crystal_that_cannot_be_reduced_matches_nothing() -> None:
+    unheard = Candidate("", crystal([[0, 0, 0]], 3.0 * np.eye(3), [130]))
+    assert not matches(unheard, unheard)
+    assert unheard.problem

@@ -211,11 +211,11 @@ def _apply(crystal: Judged, verdict: _Verdict, novelty: bool) -> None:
 
 def _match(peers: _Peers) -> list[_Verdict]:
     """The verdicts on the crystals of one formula, in their order."""
-    candidates, problems = _reducible(peers.crystals)
-    known, _ = _reducible(peers.known or [])
+    candidates = [Candidate(name, arrays) for name, arrays in peers.crystals]
+    known = [Candidate(name, arrays) for name, arrays in peers.known or []]
     volumes = {k.name: _volume_per_atom(k.arrays) for k in known}
     ordered, disordered = group(candidates), group(candidates, disordered=True)
-    found = dict.fromkeys((name for name, _ in peers.crystals), _Verdict("", "", "", ""))
+    found = []
     for index, candidate in enumerate(candidates):
         size = _volume_per_atom(candidate.arrays)
         # Any match settles the question, so the likeliest come first.
@@ -223,22 +223,9 @@ def _match(peers: _Peers) -> list[_Verdict]:
         matched = first_match(candidate, nearest) or ""
         similar = "" if matched else first_match(candidate, nearest, disordered=True) or ""
         leaders = [candidates[g[index]].name if g[index] != index else "" for g in (ordered, disordered)]
-        found[candidate.name] = _Verdict(leaders[0], leaders[1], matched, similar)
-    return [_Verdict("", "", "", "", problems[name]) if name in problems else found[name] for name, _ in peers.crystals]
-
-
-def _reducible(crystals: Sequence[tuple[str, Arrays]]) -> tuple[list[Candidate], dict[str, str]]:
-    candidates, problems = [], {}
-    for name, arrays in crystals:
-        candidate = Candidate(name, arrays)
-        try:
-            candidate.reduced(False)
-            candidate.reduced(True)
-        except Exception as error:  # pymatgen's reduction gives up on some cells in its own ways
-            problems[name] = f"{type(error).__name__}: {error}"[:200]
-        else:
-            candidates.append(candidate)
-    return candidates, problems
+        candidate.reduced(False)
+        found.append(_Verdict(leaders[0], leaders[1], matched, similar, candidate.problem))
+    return found
 
 
 def _volume_per_atom(arrays: Arrays) -> float:

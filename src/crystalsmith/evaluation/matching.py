@@ -41,24 +41,32 @@ class Candidate:
     Attributes:
         name: the crystal's id.
         arrays: fractional coordinates, cell and atomic numbers.
+        problem: why the crystal cannot be reduced; empty as long as it can.
     """
 
     def __init__(self, name: str, arrays: Arrays) -> None:
-        self.name, self.arrays = name, arrays
-        self._reduced: dict[bool, Structure] = {}
+        self.name, self.arrays, self.problem = name, arrays, ""
+        self._reduced: dict[bool, Structure | None] = {}
 
     @property
     def formula(self) -> tuple[tuple[int, int], ...]:
         """The reduced formula, see :func:`formula_key`."""
         return formula_key(self.arrays[2])
 
-    def reduced(self, disordered: bool) -> Structure:
-        """The primitive Niggli cell, with substitutable elements made equal for the disordered matcher."""
+    def reduced(self, disordered: bool) -> Structure | None:
+        """The primitive Niggli cell, with substitutable elements made equal for the disordered matcher.
+
+        None where pymatgen's reduction gives up, which makes the crystal match nothing.
+        """
         if disordered and not self.can_be_disordered:
             disordered = False
         if disordered not in self._reduced:
             frac, cell, numbers = self.arrays
-            self._reduced[disordered] = _reduce(frac, cell, merged(numbers) if disordered else numbers)
+            try:
+                self._reduced[disordered] = _reduce(frac, cell, merged(numbers) if disordered else numbers)
+            except Exception as error:  # it gives up in ways of its own
+                self._reduced[disordered] = None
+                self.problem = f"{type(error).__name__}: {error}"[:200]
         return self._reduced[disordered]
 
     @property
@@ -82,7 +90,7 @@ def matches(one: Candidate, other: Candidate, disordered: bool = False) -> bool:
     if one.formula != other.formula or (disordered and not one.can_be_disordered):
         return False
     first, second = one.reduced(disordered), other.reduced(disordered)
-    if len(first) != len(second):
+    if first is None or second is None or len(first) != len(second):
         return False
     return bool(_matcher().fit(first, second, skip_structure_reduction=True))
 

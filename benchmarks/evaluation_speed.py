@@ -1,0 +1,77 @@
+"""How long the parts of an evaluation take, beside doing the same without an index.
+
+    python benchmarks/evaluation_speed.py structures.extxyz refs/mp20 --num 500
+
+Prints seconds (processor time of one process) for: opening the reference, hull distances, grouping and matching the
+structures against it, and the plain loop of pymatgen's matcher over a sample of the same pairs, scaled to
+all pairs of equal formula.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+
+from crystalsmith.evaluation.judge import described, match
+from crystalsmith.evaluation.matching import SETTINGS
+from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.structures import read_samples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("structures", type=Path)
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("--num", type=int, default=500)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--plain-pairs", type=int, default=100)
+    args = parser.parse_args()
+
+    clock = time.process_time()
+
+    def lap(name: str) -> float:
+        nonlocal clock
+        now = time.process_time()
+        spent, clock = now - clock, now
+        print(f"{name:60s} {spent:8.2f} s", flush=True)
+        return spent
+
+    reference = Reference.open(args.reference)
+    lap("open the reference")
+    crystals = described(read_samples(args.structures, args.num), jobs=1)
+    lap(f"read and describe {len(crystals)} crystals")
+    if reference.num_entries:
+        hull = reference.hull
+        lap(f"index {len(hull)} hull entries")
+        compositions = [dict(zip(*np.unique(c.sample.numbers, return_counts=True), strict=True)) for c in crystals]
+        for k in range(args.queries):
+            composition = compositions[k % len(compositions)]
+            hull.distance({int(z): float(n) for z, n in composition.items()}, 0.0)
+        lap(f"{args.queries} hull distances")
+    match(crystals, lambda c: c.sample.arrays if c.valid else None, reference, jobs=1)
+    ours = lap(f"unique and novel against {reference.num_structures} structures, both matchers")
+    known = [[a for _, a in reference.same_formula(c.sample.numbers)] for c in crystals]
+    pairs = [(c.sample.arrays, other) for c, others in zip(crystals, known, strict=True) for other in others]
+    chosen = np.random.default_rng(0).permutation(len(pairs))[: args.plain_pairs]
+    _plain([pairs[i] for i in chosen])
+    plain = (
+        lap(f"plain matcher, {len(chosen)} of {len(pairs)} pairs of equal formula") * len(pairs) / max(1, len(chosen))
+    )
+    print(f"plain loop over all pairs of equal formula (one matcher): {plain:.1f} s, {plain / ours:.1f} times ours")
+
+
+def _plain(pairs: list) -> None:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+    from pymatgen.core import Structure
+
+    matcher = StructureMatcher(attempt_supercell=False, **SETTINGS)
+    for pair in pairs:
+        one, other = (Structure(cell, numbers.tolist(), frac) for frac, cell, numbers in pair)
+        matcher.fit(one, other)
+
+
+if __name__ == "__main__":
+    main()
