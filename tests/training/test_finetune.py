@@ -11,10 +11,10 @@ import torch
 
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
+from crystalsmith.data.computed import compute
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 from crystalsmith.training.build import build_model
-from crystalsmith.training.compute import compute
 from crystalsmith.training.finetune import finetune, finetune_recipe, parse_properties
 from crystalsmith.training.labels import Labelled, drop, exclude
 from crystalsmith.training.loader import StepSource

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crystalsmith.data.computed import COMPUTED
 from crystalsmith.errors import InputError
 from crystalsmith.properties import canonical_name
-from crystalsmith.training.compute import COMPUTED
 from crystalsmith.training.config import Recipe, load_recipe
 from crystalsmith.training.labels import kind_of
 from crystalsmith.training.loop import Outcome

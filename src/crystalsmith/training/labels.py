@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crystalsmith.crystals import CrystalBatch
+from crystalsmith.data.computed import COMPUTED, compute
 from crystalsmith.errors import InputError
 from crystalsmith.properties import PROPERTIES, Kind, canonical_name
-from crystalsmith.training.compute import COMPUTED, compute
 
 FEW_LABELS = 2000
 """Below this many labelled training crystals a user is warned."""
