@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from crystalsmith.checkpoints.mattergen_config import LOG_SCALED
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.names import PREFIX
 from crystalsmith.checkpoints.published_layout import PublishedTensor, published_layout
-from crystalsmith.checkpoints.store import find_model, load_model
+from crystalsmith.checkpoints.store import appearing_folder, find_model, load_model
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.gemnet import GemNetConfig
@@ -296,16 +293,7 @@ def _count(value: Any) -> int:
 def _write_folder(content: dict[str, Any], out: Path) -> None:
     import yaml
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with appearing_folder(out) as temporary:
         (temporary / "config.yaml").write_text(yaml.safe_dump(content["config"]), encoding="utf-8")
         (temporary / "checkpoints").mkdir()
         torch.save(content, temporary / "checkpoints" / "last.ckpt")
-        temporary.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

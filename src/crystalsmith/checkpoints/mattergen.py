@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +23,7 @@ from crystalsmith.checkpoints.mattergen_config import PublishedConfig, read_publ
 from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.checkpoints.names import PREFIX, published_name
 from crystalsmith.checkpoints.published_layout import PublishedTensor, count_parameters, published_layout
-from crystalsmith.checkpoints.store import save_model, write_atomically
+from crystalsmith.checkpoints.store import appearing_folder, save_model, write_atomically
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
@@ -253,15 +251,6 @@ def _known(report: ImportReport) -> dict[str, Any]:
 
 
 def _write_folder(model: Model, extra: dict[str, Tensor], card: str, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with appearing_folder(out) as temporary:
         save_model(model, temporary, card)
         write_atomically(temporary / EXTRA, lambda path: save_file(extra, path, metadata={"format": "pt"}))
-        temporary.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -56,8 +56,8 @@ class Summary:
         out: the folder.
         status: ``complete`` or ``stopped``.
         requested, finished, written, valid, failed: numbers of crystals; finished = written + failed.
-        seconds: wall time of this session, reading the model included.
-        seconds_per_crystal: wall time per crystal made in this session (0 if none was).
+        seconds: wall time since the last start, reading the model included.
+        seconds_per_crystal: wall time per crystal made since then (0 if none was).
         exit_code: 0, or 130 and 143 after a signal.
     """
 
