@@ -55,7 +55,7 @@ class Import:
         return self.file.split("/")[0].removesuffix(".py")
 
     @property
-    def library(self) -> str:
+    def package(self) -> str:
         return self.module.split(".")[0]
 
     @property
@@ -106,8 +106,8 @@ def complaints(found: Iterator[Import]) -> list[str]:
 def test_the_reader_sees_what_it_must() -> None:
     # The walls below would stand in an empty house too.
     assert len(FILES) > 20
-    assert any(x.lazy and x.library == "pymatgen" and x.file == "crystals.py" for x in IMPORTS)
-    assert any(x.typing_only and x.library == "ase" and x.file == "crystals.py" for x in IMPORTS)
+    assert any(x.lazy and x.package == "pymatgen" and x.file == "crystals.py" for x in IMPORTS)
+    assert any(x.typing_only and x.package == "ase" and x.file == "crystals.py" for x in IMPORTS)
     assert any(not x.lazy and x.target_room == "crystals" and x.file == "neighbors.py" for x in IMPORTS)
 
 
@@ -143,21 +143,21 @@ def test_nothing_imports_the_command_line() -> None:
 
 def test_the_light_rooms_need_torch_numpy_and_safetensors_at_most() -> None:
     allowed = LIGHT_LIBRARIES | set(sys.stdlib_module_names) | {"crystalsmith"}
-    at_module_level = (x for x in RUNTIME if x.room in LIGHT and not x.lazy and x.library not in allowed)
+    at_module_level = (x for x in RUNTIME if x.room in LIGHT and not x.lazy and x.package not in allowed)
     assert not complaints(at_module_level)
     inside_functions = (
-        x for x in RUNTIME if x.room in LIGHT and x.lazy and x.library not in allowed and x.file != "crystals.py"
+        x for x in RUNTIME if x.room in LIGHT and x.lazy and x.package not in allowed and x.file != "crystals.py"
     )
     assert not complaints(inside_functions)
 
 
 def test_training_needs_neither_pymatgen_nor_ase() -> None:
     rooms = {*LIGHT, "checkpoints", "training"}
-    assert not complaints(x for x in RUNTIME if x.room in rooms and x.library in CHEMISTRY and x.file != "crystals.py")
+    assert not complaints(x for x in RUNTIME if x.room in rooms and x.package in CHEMISTRY and x.file != "crystals.py")
 
 
 def test_chemistry_libraries_are_never_imported_at_module_level() -> None:
-    assert not complaints(x for x in RUNTIME if x.library in CHEMISTRY and not x.lazy)
+    assert not complaints(x for x in RUNTIME if x.package in CHEMISTRY and not x.lazy)
 
 
 def test_the_command_line_imports_heavy_things_inside_functions() -> None:
@@ -167,12 +167,12 @@ def test_the_command_line_imports_heavy_things_inside_functions() -> None:
         for x in RUNTIME
         if x.room in ("cli", *FACE)
         and not x.lazy
-        and (x.library in HEAVY or (x.target_room in FLOOR and x.target_room not in light_rooms))
+        and (x.package in HEAVY or (x.target_room in FLOOR and x.target_room not in light_rooms))
     )
 
 
 def test_nothing_can_unpickle_or_evaluate() -> None:
-    assert not complaints(x for x in IMPORTS if x.library in UNSAFE or x.module.startswith("pickle."))
+    assert not complaints(x for x in IMPORTS if x.package in UNSAFE or x.module.startswith("pickle."))
     found = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

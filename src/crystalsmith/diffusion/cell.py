@@ -41,6 +41,9 @@ class CellProcess:
     limit_variance: float = 0.25
     data_variance: Mapping[str, tuple[float, float]] | None = field(default=None, hash=False)
     scalar_noise: bool = False
+    _tables: dict[tuple[torch.dtype, torch.device], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def signal(self, t: Tensor) -> Tensor:
         """a(t), the fraction of the data that is left, with the shape of ``t``."""
@@ -128,11 +131,14 @@ class CellProcess:
 
     def _data_variance(self, num_atoms: Tensor, dtype: torch.dtype) -> Tensor:
         assert self.data_variance is not None
-        largest = max([int(key) for key in self.data_variance if key != "all"], default=0)
-        rows = [self.data_variance.get(str(n), self.data_variance["all"]) for n in range(largest + 1)]
-        rows.append(self.data_variance["all"])
-        table = torch.tensor(rows, dtype=dtype, device=num_atoms.device)
-        diagonal, off_diagonal = table[num_atoms.clamp(max=largest + 1)].unbind(-1)
+        where = (dtype, num_atoms.device)
+        if where not in self._tables:  # once a device, not once a network evaluation
+            largest = max([int(key) for key in self.data_variance if key != "all"], default=0)
+            rows = [self.data_variance.get(str(n), self.data_variance["all"]) for n in range(largest + 1)]
+            rows.append(self.data_variance["all"])
+            self._tables[where] = torch.tensor(rows, dtype=dtype, device=num_atoms.device)
+        table = self._tables[where]
+        diagonal, off_diagonal = table[num_atoms.clamp(max=len(table) - 1)].unbind(-1)
         eye = torch.eye(3, dtype=dtype, device=num_atoms.device)
         pattern = diagonal.view(-1, 1, 1) * eye + off_diagonal.view(-1, 1, 1) * (1.0 - eye)
         return pattern * _power(num_atoms.to(dtype), 2.0 / 3.0).view(-1, 1, 1)

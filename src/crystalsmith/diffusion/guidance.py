@@ -27,11 +27,15 @@ def allow_elements(denoiser: Denoiser, allowed: Iterable[int]) -> Denoiser:
     forbidden = torch.ones(NUM_CLASSES, dtype=torch.bool)
     forbidden[torch.tensor(numbers) - 1] = False
 
+    penalties: dict[tuple[torch.device, torch.dtype], Tensor] = {}  # once a device, not once an evaluation
+
     def restricted(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
         scores = denoiser(batch, t, conditions)
         logits = scores.species_logits
-        logits = logits + _FORBIDDEN * forbidden.to(device=logits.device, dtype=logits.dtype)
-        return Scores(scores.frac_coords, scores.cell, logits)
+        where = (logits.device, logits.dtype)
+        if where not in penalties:
+            penalties[where] = _FORBIDDEN * forbidden.to(device=logits.device, dtype=logits.dtype)
+        return Scores(scores.frac_coords, scores.cell, logits + penalties[where])
 
     return restricted
 
