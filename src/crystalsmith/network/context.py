@@ -8,6 +8,7 @@ is the same function with and without this context.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crystalsmith.crystals import CrystalBatch
@@ -35,7 +36,7 @@ class CrystalContext(nn.Module):
 
     def read(self, batch: CrystalBatch, h: Tensor) -> Tensor:
         """``(B, 3, 3)`` = c0 I + c1 G + c2 G^2, c from the mean atom, G = 3 L^T L / tr(L^T L)."""
-        coefficients = self.head(_mean(batch, h)).view(-1, 3, 1, 1)
+        coefficients = _in_double(self.head, _mean(batch, h)).view(-1, 3, 1, 1)
         gram = batch.cell.transpose(1, 2) @ batch.cell
         gram = 3.0 * gram / gram.diagonal(dim1=1, dim2=2).sum(-1).view(-1, 1, 1)
         eye = torch.eye(3, dtype=gram.dtype, device=gram.device)
@@ -47,6 +48,19 @@ def _mean(batch: CrystalBatch, h: Tensor) -> Tensor:
     wide = h.to(torch.promote_types(h.dtype, torch.float32))
     sums = torch.zeros(batch.num_crystals, h.shape[-1], dtype=wide.dtype, device=h.device)
     return sums.index_add(0, batch.batch_index, wide) / batch.num_atoms.to(wide.dtype).unsqueeze(-1)
+
+
+def _in_double(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """An MLP evaluated in float64 and rounded once.
+
+    float32 products round differently with the number of rows, and with bf16 elsewhere this was the one place where a
+    crystal felt the size of its batch; the last bit of the cell grew into other crystals.
+    """
+    first, activation, last = mlp
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    hidden = activation(F.linear(x.double(), first.weight.double(), first.bias.double()))
+    return F.linear(hidden, last.weight.double(), last.bias.double()).to(x.dtype)
 
 
 def _mlp(fan_in: int, width: int, fan_out: int) -> nn.Sequential:
