@@ -151,17 +151,27 @@ def test_dropout_hides_each_or_all() -> None:
         "b": torch.where(torch.arange(4000) % 2 == 0, 1.0, math.nan),
         "c": torch.ones(4000, 101),
     }
-    uniforms = [torch.rand(4000, generator=torch.Generator().manual_seed(k)) for k in range(3)]
-    apart = drop(asked, uniforms, 0.2, joint=False)
+    uniforms = [torch.rand(4000, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    apart = drop(asked, uniforms, 0.2, "independent")
     hidden = [torch.isnan(apart["a"]), apart["c"].sum(-1) == 0]
     for one in hidden:
         assert abs(float(one.double().mean()) - 0.2) < 0.03
     assert abs(float((hidden[0] & hidden[1]).double().mean()) - 0.04) < 0.02
-    together = drop(asked, uniforms, 0.2, joint=True)
+    together = drop(asked, uniforms, 0.2, "joint")
     gone = torch.isnan(together["a"])
     assert torch.equal(gone, torch.isnan(together["b"]))
     assert torch.equal(gone, together["c"].sum(-1) == 0)
     assert abs(float(gone.double().mean()) - 0.6) < 0.03
+
+
+def test_dropout_by_subsets_shows_every_subset_and_none() -> None:
+    asked = {"a": torch.ones(4000), "b": torch.ones(4000), "c": torch.ones(4000, 101)}
+    uniforms = [torch.rand(4000, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    seen = drop(asked, uniforms, 0.2, "subsets")
+    shown = torch.stack([~torch.isnan(seen["a"]), ~torch.isnan(seen["b"]), seen["c"].sum(-1) > 0])
+    shares = torch.bincount((shown * torch.tensor([[1], [2], [4]])).sum(0), minlength=8) / 4000
+    assert abs(float(shares[0]) - 0.3) < 0.03  # 0.2 + 0.8 / 8
+    assert (shares[1:] - 0.1).abs().max() < 0.02
 
 
 def test_labels_travel_with_their_crystals(labelled) -> None:

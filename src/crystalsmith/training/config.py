@@ -17,6 +17,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.training.settings import assign, read, require, seconds
 
 Precision = Literal["32", "tf32", "bf16-mixed"]
+Dropout = Literal["independent", "joint", "subsets"]
 
 
 @dataclass(frozen=True)
@@ -220,8 +221,9 @@ class ConditionSettings:
         properties: name -> kind (scalar, log, category, elements; empty: as the registry says, or scalar).
         place: ``adapter`` (fine-tuning: added before each block, zero at first) or ``base`` (part of the atoms' latent
             vector from the start, for training from scratch).
-        dropout: ``independent`` (each property on its own) or ``joint`` (all at once; a crystal that lacks one label
-            sees none).
+        dropout: ``independent`` (each property on its own), ``joint`` (all at once; a crystal that lacks one label
+            sees none) or ``subsets`` (all at once, and of what is left each with probability 1/2: for many properties
+            of which any few are asked for).
         dropout_probability: with which a crystal does not see its labels, so that the model learns to do without.
         rows: ``all`` (unlabelled crystals keep the unconditional model alive) or ``labelled`` (only crystals with at
             least one label).
@@ -229,7 +231,7 @@ class ConditionSettings:
 
     properties: dict[str, Any] = field(default_factory=dict)
     place: Literal["adapter", "base"] = "base"
-    dropout: Literal["independent", "joint"] = "independent"
+    dropout: Dropout = "independent"
     dropout_probability: float = 0.2
     rows: Literal["all", "labelled"] = "all"
 

@@ -40,7 +40,7 @@ def finetune(
         out: folder of the run; ``out/best`` is the model.
         properties: names, each with its kind after a colon where it shall not be inferred (``"hardness:log"``).
         freeze_base: train only the adapters.
-        dropout: ``independent`` or ``joint``.
+        dropout: ``independent``, ``joint`` or ``subsets`` (see ``training.labels.drop``).
         overrides: ``section.key=value`` settings of the recipe.
         resume: go on with the run in ``out``; data are the prepared ones then.
         quiet: no progress.

@@ -16,6 +16,7 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.computed import COMPUTED, compute
 from crystalsmith.errors import InputError
 from crystalsmith.properties import PROPERTIES, Kind, canonical_name
+from crystalsmith.training.config import Dropout
 
 FEW_LABELS = 2000
 """Below this many labelled training crystals a user is warned."""
@@ -224,21 +225,28 @@ def _describe(name: str, kind: Kind, unit: str, source: str, train: NDArray[np.f
 
 
 def drop(
-    conditions: Mapping[str, Tensor], uniforms: Sequence[Tensor], probability: float, joint: bool
+    conditions: Mapping[str, Tensor], uniforms: Sequence[Tensor], probability: float, dropout: Dropout
 ) -> dict[str, Tensor]:
     """Conditions of a training step: some crystals see none (classifier-free guidance, Ho and Salimans 2022).
 
     Args:
         conditions: labels by property.
-        uniforms: one ``(B,)`` in (0, 1) per property.
+        uniforms: ``(B,)`` in (0, 1), one for all properties together, then one per property.
         probability: of being dropped.
-        joint: all properties of a crystal at once, also those of a crystal that lacks any of them (as the published
-            training is described); otherwise each on its own.
+        dropout: ``joint``: all properties of a crystal at once, also those of a crystal that lacks any of them (as
+            the published training is described); ``independent``: each on its own; ``subsets``: all at once, and where
+            they are not, each on its own with probability 1/2, so that every subset of the properties is seen as
+            well as none.
     """
-    lost = [u.to(_first(conditions).device) < probability for u in uniforms]
-    if joint:
+    device = _first(conditions).device
+    together, *apart = (u.to(device) for u in uniforms)
+    if dropout == "joint":
         incomplete = torch.stack([~is_labelled(value) for value in conditions.values()]).any(0)
-        lost = [lost[0] | incomplete] * len(conditions)
+        lost = [(together < probability) | incomplete] * len(conditions)
+    elif dropout == "subsets":
+        lost = [(together < probability) | (u < 0.5) for u in apart]
+    else:
+        lost = [u < probability for u in apart]
     return {name: _blank(value, gone) for (name, value), gone in zip(conditions.items(), lost, strict=True)}
 
 

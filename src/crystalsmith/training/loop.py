@@ -186,7 +186,7 @@ class Loop:
                     self.recipe.seed,
                     self.step,
                     self.recipe.conditions.dropout_probability,
-                    self.recipe.conditions.dropout == "joint",
+                    self.recipe.conditions.dropout,
                 )
                 # DDP averages gradients over devices: the factor makes that a mean over the crystals of the batch.
                 scale = one.weight * fabric.world_size / step.batch_size

@@ -11,6 +11,7 @@ from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import CrystalNoise, crystal_uniform
 from crystalsmith.diffusion.process import Losses, Process
+from crystalsmith.training.config import Dropout
 from crystalsmith.training.labels import drop
 from crystalsmith.training.loader import Pass
 
@@ -61,11 +62,17 @@ def as_denoiser(network: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> Denois
 
 
 def pass_losses(
-    denoiser: Denoiser, process: Process, one: Pass, seed: int, step: int, dropout: float = 0.0, joint: bool = False
+    denoiser: Denoiser,
+    process: Process,
+    one: Pass,
+    seed: int,
+    step: int,
+    probability: float = 0.0,
+    dropout: Dropout = "independent",
 ) -> Losses:
     """Corrupt the crystals of a pass, denoise under their labels, compare.
 
-    ``dropout`` is the probability with which a crystal does not see its labels (see ``labels.drop``).
+    ``probability`` and ``dropout`` say which crystals do not see their labels (see ``labels.drop``).
 
     The noise of a crystal is a function of (seed, row, step), so that a step is the same however it is cut into
     passes and devices, and a resumed run draws what the uninterrupted one would have drawn.
@@ -73,10 +80,10 @@ def pass_losses(
     draw = CrystalNoise(seed, one.rows, one.crystals.num_atoms).at(step, 0)
     noisy = process.corrupt(one.crystals, one.t, draw)
     conditions = one.conditions
-    if conditions and (dropout > 0 or joint):
-        first = step * len(conditions)
-        uniforms = [crystal_uniform(seed, one.rows, first + k) for k in range(len(conditions))]
-        conditions = drop(conditions, uniforms, dropout, joint)
+    if conditions:
+        count = 1 + len(conditions)
+        uniforms = [crystal_uniform(seed, one.rows, step * count + k) for k in range(count)]
+        conditions = drop(conditions, uniforms, probability, dropout)
     return process.loss(denoiser(noisy, one.t, conditions or None), one.crystals, noisy, one.t)
 
 
