@@ -37,8 +37,11 @@ def finetune(
         bool, typer.Option("--freeze-base", help="Train the new adapters only, not the whole network.")
     ] = False,
     dropout: Annotated[
-        str, typer.Option(help="How labels are hidden in training: independent (property by property), joint (all at once) or "
-            "subsets (all at once, else every other one).")
+        str,
+        typer.Option(
+            help="How labels are hidden in training: independent (property by property), joint (all at once) or "
+            "subsets (all at once, else every other one)."
+        ),
     ] = "independent",
     lr: Annotated[
         float | None,
