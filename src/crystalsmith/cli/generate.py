@@ -58,6 +58,13 @@ def generate(
     solver: Annotated[
         str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
     ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the elements' probabilities: below 1 likelier and simpler compositions, above 1 rarer ones.",
+            show_default="the model's",
+        ),
+    ] = None,
     batch_size: Annotated[
         str | None,
         typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
@@ -216,6 +223,7 @@ def generate(
         num_atoms=num_atoms,
         steps=steps,
         solver=solver,
+        temperature=temperature,
         precision=precision,
         trajectories=trajectories or None,
         device=device,

@@ -67,6 +67,7 @@ class LoadedModel:
         num_atoms: int | str | Mapping[int, float] | None = None,
         steps: int | None = None,
         solver: str | None = None,
+        temperature: float | None = None,
         batch_size: int | None = None,
         progress: bool = False,
         **steering: Any,
@@ -78,8 +79,9 @@ class LoadedModel:
             seed: crystal i is a function of the model, the seed and i.
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
-            steps: denoising steps; None takes the model's default, as do the next two.
+            steps: denoising steps; None takes the model's default, as do the next three.
             solver: ``predictor_corrector``, ``ancestral`` or ``published``.
+            temperature: of the elements' probabilities; below 1 likelier and simpler compositions.
             batch_size: crystals at a time; the crystals do not depend on it.
             progress: show a bar on stderr.
             **steering: what the crystals shall be like: the attributes of :class:`generation.steering.Steering`, for
@@ -106,6 +108,7 @@ class LoadedModel:
             solver=solver,
             steps=steps,
             precision=self.precision,
+            temperature=temperature,
             steering=wanted,
         )
         bar = reporter(progress)

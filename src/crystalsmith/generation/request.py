@@ -42,6 +42,7 @@ class Request:
         solver: a name in ``diffusion.solvers.SOLVERS``.
         steps: number of denoising steps.
         precision: ``float32`` or ``bf16``, of the network's products.
+        temperature: of the species' probabilities.
         solver_settings: further keywords of the solver, as in the model's defaults.
         steering: the steering options as they were given; what follows from them is in the next two.
         rules: on elements and counts.
@@ -55,6 +56,7 @@ class Request:
     solver: str
     steps: int
     precision: str
+    temperature: float = 1.0
     solver_settings: Mapping[str, float] = field(default_factory=dict)
     steering: Mapping[str, Any] = field(default_factory=dict)
     rules: Rules | None = None
@@ -107,6 +109,7 @@ def make_request(
     solver: str | None = None,
     steps: int | None = None,
     precision: str = "float32",
+    temperature: float | None = None,
     steering: Steering | None = None,
 ) -> Request:
     """A checked request; what is None comes from the model.
@@ -133,12 +136,18 @@ def make_request(
     for name, value, low, high in bounds:
         if not low <= value <= high:
             raise InputError(f"--{name} is {value}; give a whole number from {low} to {high}.")
+    temperature = float(defaults.get("temperature", 1.0)) if temperature is None else temperature
+    if not 0.05 <= temperature <= 20:
+        raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
-    extra = {k: v for k, v in defaults.items() if k not in ("solver", "steps")} if solver == own_solver else {}
+    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature")}
+    extra = own_settings if solver == own_solver else {}
     steering = steering or Steering()
     targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
     rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
-    return Request(num, seed, histogram, solver, steps, precision, extra, steering.given(), rules, start, targets)
+    return Request(
+        num, seed, histogram, solver, steps, precision, temperature, extra, steering.given(), rules, start, targets
+    )
 
 
 def default_num(steering: Steering, otherwise: int) -> int:

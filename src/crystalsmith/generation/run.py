@@ -42,6 +42,7 @@ class Options:
     num_atoms: str | None = None
     steps: int | None = None
     solver: str | None = None
+    temperature: float | None = None
     precision: str | None = None
     trajectories: bool | None = None
     device: str = "auto"
@@ -135,6 +136,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
         solver=options.solver,
         steps=options.steps,
         precision=precision,
+        temperature=options.temperature,
         steering=options.steering,
     )
     for sentence in warnings_of(model, request):
@@ -176,7 +178,7 @@ def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[st
     """A resumed run goes on with its own settings; one that is given and differs is an error that names it."""
     given: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("num", "seed", "steps", "solver", "precision", "batch_size", "trajectories")
+        for name in ("num", "seed", "steps", "solver", "temperature", "precision", "batch_size", "trajectories")
     }
     if options.precision == "auto":
         given["precision"] = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch, wrap
-from crystalsmith.diffusion.guidance import allow_elements
+from crystalsmith.diffusion.guidance import allow_elements, sharpen_species
 from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
@@ -99,7 +99,7 @@ def sample_batch(
     num_atoms = request.sizes(indices)
     noise = CrystalNoise(request.seed, number.to(device), num_atoms.to(device))
     denoiser = _autocast(model.denoiser, device) if request.precision == "bf16" else model.denoiser
-    watch = _FiniteScores(follow(denoiser, request, indices, device))
+    watch = _FiniteScores(sharpen_species(follow(denoiser, request, indices, device), request.temperature))
     with torch.no_grad():
         setting = set_up(model, request, indices, num_atoms, noise, device)
         if callback is not None:
