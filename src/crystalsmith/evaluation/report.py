@@ -73,7 +73,7 @@ def row_of(crystal: Judged) -> dict[str, Any]:
         row["relaxed_density"] = crystal.relaxed.density
     if crystal.energy_above_hull is not None:
         row |= {f"stable_{t:g}": crystal.stable(t) for t in THRESHOLDS}
-    return {name: _rounded(value) for name, value in row.items()}
+    return {name: rounded(value) for name, value in row.items()}
 
 
 def write_results(
@@ -97,9 +97,9 @@ def write_results(
         row |= {name: crystal.sample.columns.get(name.removeprefix("input_")) for name in extra}
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
     write_atomically(
-        out / "crystals.csv", _csv([[*COLUMNS, *extra], *([r[n] for n in (*COLUMNS, *extra)] for r in rows)])
+        out / "crystals.csv", csv_text([[*COLUMNS, *extra], *([r[n] for n in (*COLUMNS, *extra)] for r in rows)])
     )
-    write_atomically(out / "ledger.csv", _csv([("id", "failure", "detail"), *ledger]))
+    write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
     write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference))
     write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
 
@@ -131,13 +131,14 @@ def finite(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six significant digits: more than the numbers carry, and a table that reads well."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
