@@ -61,6 +61,27 @@ class EdgeTable:
         """(N, width) of the padded table."""
         return self.mask.shape[0], self.mask.shape[1]
 
+    def repeat(self, copies: int) -> EdgeTable:
+        """The table of a batch in which the same crystals stand ``copies`` times (``CrystalBatch.repeat``)."""
+        if copies == 1:
+            return self
+        (atoms, width), step = self.shape, torch.arange(copies, device=self.source.device).unsqueeze(-1)
+
+        def shifted(index: Tensor, by: int) -> Tensor:
+            return (index + by * step).view(-1)
+
+        return EdgeTable(
+            source=shifted(self.source, atoms),
+            target=shifted(self.target, atoms),
+            vector=self.vector.repeat(copies, 1),
+            distance=self.distance.repeat(copies),
+            mirror=shifted(self.mirror, self.num_edges),
+            image=self.image.repeat(copies, 1),
+            first=shifted(self.first, self.num_edges),
+            slot=shifted(self.slot, atoms * width),
+            mask=self.mask.repeat(copies, 1),
+        )
+
     def pad(self, x: Tensor) -> Tensor:
         """Edge values ``(E, C)`` as a padded table ``(N, width, C)``, zero where there is no edge."""
         return _Pad.apply(x, self.slot, self.shape)
