@@ -13,6 +13,7 @@ from crystalsmith.errors import InputError
 EPILOG = examples(
     "crystalsmith evaluate crystals",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
+    "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --hull potential",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -49,6 +50,17 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Most steps of a relaxation.")] = 500,
     time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
     max_volume_change: Annotated[float, typer.Option(help="Factor of volume beyond which a crystal explodes.")] = 4.0,
+    hull: Annotated[
+        str,
+        typer.Option(
+            help="labels: the hull of the reference's energies. potential: of the potential's own energies of the "
+            "reference's structures in the same chemical systems, computed once and kept with the reference."
+        ),
+    ] = "labels",
+    hull_limit: Annotated[
+        int | None,
+        typer.Option(help="Compute at most so many energies for --hull potential.", show_default="all that are needed"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -85,6 +97,8 @@ def evaluate(
         resume=resume,
         jobs=jobs or os.cpu_count() or 1,
         limit=limit or None,
+        hull=hull,
+        hull_limit=hull_limit,
     )
     metrics = run(structures, place, options)
     if as_json:

@@ -31,6 +31,7 @@ COLUMNS = (
     "valid",
     "charge_balanced",
     "energy_above_hull",
+    "energy_above_label_hull",
     "formation_energy_per_atom",
     "energy_per_atom",
     *(f"stable_{t:g}" for t in THRESHOLDS),
@@ -50,7 +51,11 @@ COLUMNS = (
     "decomposition",
     "hull_entries",
     "hull_entries_with_all",
+    "hull_entries_by_size",
+    "hull_gaps",
+    "phases_left_out",
     "missing_elements",
+    "biased_elements",
     "failure",
     "detail",
 )
@@ -64,6 +69,7 @@ def row_of(crystal: Judged) -> dict[str, Any]:
     row |= {"id": crystal.sample.id, "num_atoms": len(crystal.sample.numbers) or None}
     row["formation_energy_per_atom"] = crystal.formation_energy
     row["missing_elements"] = " ".join(crystal.missing_elements)
+    row["biased_elements"] = " ".join(crystal.biased_elements)
     if crystal.facts is not None:
         facts = crystal.facts
         row |= {name: getattr(facts, name) for name in ("formula", "density", "volume_per_atom", "shortest_distance")}

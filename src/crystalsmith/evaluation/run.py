@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import crystalsmith
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.energies import read_energies
-from crystalsmith.evaluation.judge import described, match, place_energies, place_on_hull
+from crystalsmith.evaluation.judge import described, match, place_energies
 from crystalsmith.evaluation.matching import SETTINGS as MATCHER
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged, summarise
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.report import write_results
+from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
 from crystalsmith.evaluation.structures import read_samples
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Options:
         resume: go on with the relaxations of an earlier run in the same folder.
         jobs: worker processes.
         limit: judge only this many crystals.
+        hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
+        hull_limit: most single points to compute for the latter.
     """
 
     reference: Path | None = None
@@ -48,6 +51,8 @@ class Options:
     resume: bool = False
     jobs: int = 1
     limit: int | None = None
+    hull: str = "labels"
+    hull_limit: int | None = None
 
 
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -62,6 +67,7 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     reference = None if options.reference is None else Reference.open(options.reference)
     if options.energies is not None and options.relaxation is not None:
         raise InputError("Give either --energies or --potential: a crystal has one energy.")
+    check_hull(options.hull, options.hull_limit, options.relaxation, reference)
     clock = Clock()
     samples = read_samples(structures, options.limit)
     given = None if options.energies is None else read_energies(options.energies)
@@ -69,7 +75,7 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     clock.lap("read")
     crystals = described(samples, options.jobs)
     clock.lap("describe")
-    arrays = _as_given
+    arrays, finished = _as_given, None
     if options.relaxation is not None:
         from crystalsmith.evaluation.relaxation import relax_all
 
@@ -78,15 +84,31 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
         clock.lap("relax")
     if given is not None:
         place_energies(crystals, given, reference, options.corrections)
+    hull: dict[str, Any] | None = None
     if reference is not None and reference.num_entries:
-        place_on_hull(crystals, reference)
+        if options.hull == "potential" and options.relaxation is not None and finished is not None:
+            hull = place_by_potential(
+                crystals, reference, out, options.relaxation, finished, options.jobs, options.hull_limit
+            )
+        else:
+            hull = place_by_labels(crystals, reference)
         clock.lap("hull")
     match(crystals, arrays, reference, options.jobs)
     clock.lap("match")
+    found = summarise(crystals, reference, options.relaxation is not None)
+    if hull is not None:
+        found["hull"] = hull
+    if options.relaxation is not None and reference is not None and reference.num_entries:
+        doubts = doubtful_energies(crystals, reference, options.relaxation)
+        found |= {"biased_elements": doubts} if doubts else {}
+        if doubts is None:
+            found["missing"]["biased_elements"] = (
+                f"what {options.relaxation.potential} gets wrong was not measured (crystalsmith reference bias)"
+            )
     metrics = {
         "format": FORMAT,
         "run": _facts_of_run(structures, options, reference),
-        "metrics": summarise(crystals, reference, options.relaxation is not None),
+        "metrics": found,
         "seconds": clock.laps,
     }
     relaxed = None if options.relaxation is None else arrays
@@ -126,6 +148,7 @@ def _facts_of_run(structures: Path, options: Options, reference: Reference | Non
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "energies": None if options.energies is None else str(options.energies),
         "relaxation": None if relaxation is None else asdict(relaxation),
+        "hull": None if reference is None or not reference.num_entries else options.hull,
         "reference": None if reference is None else _facts_of_reference(reference),
         "matcher": MATCHER,
         "versions": {"crystalsmith": crystalsmith.__version__, **_versions(("pymatgen", "moyopy", "ase", "smact"))},
