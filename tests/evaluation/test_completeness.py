@@ -35,6 +35,12 @@ def test_a_missing_element_is_the_first_gap() -> None:
     assert found.gaps == ["F", "Li-F", "O-F", "Li-O-F"]
 
 
+def test_a_system_of_many_elements_is_not_told_at_length() -> None:
+    found = completeness(tuple(range(1, 60)), HULL, NAMES.__getitem__)
+    assert len(found.gaps) == 56 + 40 + 1
+    assert found.gaps[-1] == f"... and {59 * 58 // 2 + 59 * 58 * 57 // 6 - 2 - 40} more"
+
+
 def test_a_survey_counts_each_system_and_sub_system_once() -> None:
     cell = 4.0 * np.eye(3)
     samples = [Sample(str(k), CORNERS, cell, np.array(numbers)) for k, numbers in enumerate([[3, 8], [3, 8], [8, 26]])]
