@@ -123,7 +123,7 @@ def bias(
 
 
 def _bias_table(found: dict[str, Any]) -> str:
-    from crystalsmith.evaluation.bias import THRESHOLD
+    from crystalsmith.evaluation.bias import ElementBias
 
     lines = [
         f"{found['potential']} {found['version']} on {found['structures']} labelled structures, meV/atom: mean error "
@@ -133,7 +133,7 @@ def _bias_table(found: dict[str, Any]) -> str:
     ]
     for symbol, values in sorted(found["elements"].items(), key=lambda x: -abs(x[1]["bias"])):
         bias, error, mae = (1000 * values[k] for k in ("bias", "standard_error", "mean_absolute_error"))
-        mark = "  doubtful" if abs(values["bias"]) > THRESHOLD else ""
+        mark = "  doubtful" if ElementBias(**values).doubtful else ""
         lines.append(f"{symbol:<7}{bias:>8.1f}{error:>16.1f}{mae:>21.1f}{values['structures']:>12}{mark}")
     failed = ", ".join(f"{why} {n}" for why, n in found["failed"].items())
     return "\n".join([*lines, *([f"Without energy: {failed}."] if failed else []), f"Kept in {found['file']}"])

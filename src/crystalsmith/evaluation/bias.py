@@ -1,8 +1,9 @@
 """What a potential gets wrong about each element: its energies of labelled reference structures beside their labels.
 
 The difference of formation energies per atom, potential minus label, is fitted by a sum over elements of atomic
-fraction times bias: ``d_i = sum_z x_iz b_z``, with a ridge penalty that generalised cross-validation chooses (Golub,
-Heath and Wahba, Technometrics 21, 215, 1979). An element that few structures hold is so drawn towards zero.
+fraction times bias, ``d_i = sum_z x_iz b_z``: ridge regression, so that an element which few structures hold is drawn
+towards zero, with Huber's weights (Huber, Ann. Math. Stat. 35, 73, 1964), so that single structures which the potential
+gets wrong for reasons of their own (a magnetic order, say) do not pass for a bias of their elements.
 """
 
 from __future__ import annotations
@@ -33,8 +34,15 @@ FORMAT = "crystalsmith-bias-1"
 THRESHOLD = 0.05
 """eV/atom: crystals that hold an element of a larger bias are flagged."""
 
-PENALTIES = tuple(float(x) for x in np.logspace(-4, 1, 26))
-"""Ridge penalties that are tried: 1 weighs as much as one structure of the pure element."""
+MAX_HEIGHT = 0.1
+"""eV/atom above the labels' hull: structures beyond say little about those that matter to a hull."""
+
+PENALTY = 0.1
+"""Of the ridge: a tenth of a structure of the pure element, as for biases of 50 meV/atom that are seen through a
+scatter of 16 meV/atom from structure to structure."""
+
+SCATTER = 0.016
+"""eV/atom, that scatter: differences within 1.345 times it have full weight."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class ElementBias:
 
     @property
     def doubtful(self) -> bool:
-        """Whether crystals with the element are flagged."""
-        return abs(self.bias) > THRESHOLD
+        """Whether crystals with the element are flagged: a large bias, and not one by chance."""
+        return abs(self.bias) > max(THRESHOLD, 2 * self.standard_error)
 
 
 def measure_bias(
@@ -93,7 +101,7 @@ def measure_bias(
         raise InputError(
             f"The reference {reference.path} has no structures with labelled energies; build it with both."
         )
-    chosen = spread_over_elements(labels, reference, rows, seed)
+    chosen = _choose(labels, reference, rows, seed)
     energies = Energies(reference, potential, scale)
     computed = energies.compute(chosen, jobs, announce=announce)
     compositions, differences = [], []
@@ -102,7 +110,7 @@ def measure_bias(
         value = reference.formation_energy(composition, point.energy_per_atom)
         if math.isfinite(value):
             compositions.append(composition)
-            differences.append(value - labels[row])
+            differences.append(value - reference.hull.energy(labels[row]))
     if not differences:
         failed = ", ".join(f"{why} {n}" for why, n in computed.failed.items())
         raise InputError(f"{energies.potential.name} gave no energy for any of the structures ({failed}).")
@@ -129,7 +137,7 @@ def fitted(compositions: Sequence[Mapping[int, float]], differences: Sequence[fl
     elements = sorted({z for c in compositions for z in c})
     fractions = np.array([[c.get(z, 0.0) for z in elements] for c in compositions])
     d = np.array(differences, dtype=np.float64)
-    biases, errors, penalty = ridge(fractions, d)
+    biases, errors = robust_ridge(fractions, d)
     rest = d - fractions @ biases
     table = {}
     for k, z in enumerate(elements):
@@ -143,58 +151,64 @@ def fitted(compositions: Sequence[Mapping[int, float]], differences: Sequence[fl
         "mean_absolute_error": _rounded(float(np.abs(d).mean())),
         "median_absolute_error": _rounded(float(np.median(np.abs(d)))),
         "mean_absolute_error_after_fit": _rounded(float(np.abs(rest).mean())),
-        "ridge_penalty": penalty,
+        "ridge_penalty": PENALTY,
         "elements": table,
     }
 
 
-def ridge(fractions: Floats, differences: Floats) -> tuple[Floats, Floats, float]:
-    """Minimise ``|d - X b|^2 + penalty |b|^2`` with the penalty of the least generalised cross-validation error.
+def robust_ridge(fractions: Floats, differences: Floats) -> tuple[Floats, Floats]:
+    """Minimise ``sum_i w_i (d_i - x_i . b)^2 + PENALTY |b|^2``, the weights and b in turns.
 
     Args:
         fractions: X ``(n, k)``.
-        differences: d ``(n,)``.
+        differences: d ``(n,)``, eV/atom.
 
     Returns:
-        b ``(k,)``, standard errors ``(k,)`` (of the ridge estimator, its own shrinkage not included), the penalty.
+        b ``(k,)`` and its standard errors ``(k,)``, the shrinkage not included.
     """
-    n = len(differences)
-    left, values, right = np.linalg.svd(fractions, full_matrices=False)
-    along = left.T @ differences
-    outside = float(differences @ differences - along @ along)
-
-    def score(penalty: float) -> float:
-        shrink = penalty / (values**2 + penalty)
-        freedom = n - float((1 - shrink).sum())
-        return n * (float(((shrink * along) ** 2).sum()) + outside) / freedom**2 if freedom > 1e-9 else math.inf
-
-    penalty = min(PENALTIES, key=score)
-    gain = values / (values**2 + penalty)
-    biases = right.T @ (gain * along)
-    freedom = max(n - float((values * gain).sum()), 1.0)
-    noise = float(((differences - fractions @ biases) ** 2).sum()) / freedom
-    errors = np.sqrt(noise * ((right.T * gain) ** 2).sum(axis=1))
-    return biases, errors, penalty
+    n, k = fractions.shape
+    weights = np.ones(n)
+    for _ in range(50):
+        inverse = np.linalg.inv((fractions.T * weights) @ fractions + PENALTY * np.eye(k))
+        biases = inverse @ (fractions.T * weights) @ differences
+        rest = differences - fractions @ biases
+        weights = np.minimum(1.0, 1.345 * SCATTER / np.maximum(np.abs(rest), 1e-12))
+    normal = (fractions.T * weights) @ fractions
+    freedom = max(n - float(np.trace(inverse @ normal)), 1.0)
+    noise = float((weights * rest**2).sum()) / freedom
+    return biases, np.sqrt(noise * np.diag(inverse @ normal @ inverse))
 
 
-def spread_over_elements(labels: Mapping[int, float], reference: Reference, rows: int, seed: int) -> list[int]:
-    """Structures by their numbers, drawn in turns: one that holds the first element, one that holds the second, ...
+def spread_over_elements(
+    elements: Mapping[int, Sequence[int]], rows: int, seed: int, accept: Callable[[int], bool] = lambda _: True
+) -> list[int]:
+    """Draw structures in turns: one that holds the first element, one that holds the second, ...
 
     With more rows the earlier ones stay, so that nothing is computed twice.
+
+    Args:
+        elements: structure number to its atomic numbers.
+        rows: how many to draw.
+        accept: whether a structure will do.
     """
-    order = np.random.default_rng(seed).permutation(sorted(labels)).tolist()
+    order = np.random.default_rng(seed).permutation(sorted(elements)).tolist()
     holding: dict[int, list[int]] = {}
     for row in reversed(order):
-        for z in _fractions(reference, row):
+        for z in elements[row]:
             holding.setdefault(z, []).append(row)
-    chosen: dict[int, None] = {}
-    while len(chosen) < min(rows, len(labels)):
+    looked_at: dict[int, bool] = {}
+    chosen: list[int] = []
+    while any(holding.values()) and len(chosen) < rows:
         for z in sorted(holding):
-            while holding[z] and holding[z][-1] in chosen:
-                holding[z].pop()
-            if holding[z] and len(chosen) < rows:
-                chosen[holding[z].pop()] = None
-    return list(chosen)
+            while holding[z] and len(chosen) < rows:
+                row = holding[z].pop()
+                if row in looked_at:
+                    continue
+                looked_at[row] = accept(row)
+                if looked_at[row]:
+                    chosen.append(row)
+                    break
+    return chosen
 
 
 def read_bias(reference: Reference, potential: Potential) -> dict[str, ElementBias] | None:
@@ -232,13 +246,22 @@ def flag_biased(crystals: Sequence[Judged], biases: Mapping[str, ElementBias]) -
     }
 
 
-def _labels(reference: Reference) -> dict[int, float]:
-    """Structure number to labelled formation energy (eV/atom), those that have one."""
+def _labels(reference: Reference) -> dict[int, int]:
+    """Structure number to hull entry, those that have one."""
     if not (reference.num_entries and reference.num_structures):
         return {}
     entries = reference.entries_by_name
-    found = {row: entries[name] for name, row in reference.structures_by_name.items() if name in entries}
-    return {row: reference.hull.energy(entry) for row, entry in found.items()}
+    return {row: entries[name] for name, row in reference.structures_by_name.items() if name in entries}
+
+
+def _choose(labels: Mapping[int, int], reference: Reference, rows: int, seed: int) -> list[int]:
+    hull = reference.hull
+
+    def near(row: int) -> bool:
+        composition, energy = hull.composition(labels[row]), hull.energy(labels[row])
+        return hull.distance(composition, energy).energy_above_hull <= MAX_HEIGHT
+
+    return spread_over_elements({row: list(hull.composition(e)) for row, e in labels.items()}, rows, seed, near)
 
 
 def _fractions(reference: Reference, row: int) -> dict[int, float]:

@@ -20,6 +20,9 @@ from crystalsmith.evaluation.reference import ADDED_ELEMENT
 SIZES = (2, 3)
 """Sub-systems of so many elements are looked for by name."""
 
+NAMED = 40
+"""Most gaps that are named (a system of six elements has 35 sub-systems of two or three); the rest are counted."""
+
 NOTE = (
     "A distance to an incomplete hull is a lower bound: a phase that the reference lacks could only raise it. A "
     "sub-system without entries may have no compounds, or the reference may lack them."
@@ -65,7 +68,10 @@ class Completeness:
     @property
     def gaps(self) -> list[str]:
         """Names of the elements without entry and of the binary and ternary sub-systems without any."""
-        return [*self.without_terminal, *(system_name(s) for k in SIZES for s in self.missing[k])]
+        systems = [s for k in SIZES for s in self.missing[k]]
+        more = len(systems) - NAMED
+        names = [*self.without_terminal, *(system_name(s) for s in systems[:NAMED])]
+        return [*names, f"... and {more} more"] if more > 0 else names
 
 
 def completeness(

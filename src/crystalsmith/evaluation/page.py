@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crystalsmith.elements import SYMBOLS
+from crystalsmith.evaluation.hull_report import SYSTEM_HEAD, hull_headline, system_rows
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
@@ -25,11 +26,15 @@ SHOWN = (
     "shortest_distance",
     "valid",
     "energy_above_hull",
+    "energy_above_label_hull",
     "unique",
     "novel",
     "rmsd",
     "matched",
     "duplicate_of",
+    "hull_gaps",
+    "phases_left_out",
+    "biased_elements",
     "failure",
     "detail",
 )
@@ -66,6 +71,7 @@ def page(
         "after": [None if relaxed is None else _compact(relaxed(c)) for c in crystals],
         "charts": _charts(crystals, reference),
         "elements": _elements(crystals, reference),
+        "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
     }
     found = metrics["run"].get("reference")
     against = "without a reference" if found is None else f"against {found['name']} ({_size(found)})"
@@ -111,6 +117,7 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
         if found.get(name, {}).get("of"):
             lines.append((label, _spread(found[name])))
+    lines += hull_headline(found)
     for t, value in found.get("symmetry_kept", {}).items():
         lines.append((f"symmetry kept, {t} angstrom", _rate(value)))
     for name, value in (found.get("distributions") or {}).items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.hull_report import hull_sentences
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS, Judged
 from crystalsmith.evaluation.page import page
@@ -159,7 +160,8 @@ def sentences(metrics: dict[str, Any]) -> str:
         )
     if "stable" in found:
         parts = ", ".join(f"{percent(found['stable'][k])} within {k} eV/atom" for k in found["stable"])
-        lines.append(f"Stable: {parts} (distances to an incomplete hull are lower bounds).")
+        lines.append(f"Stable: {parts}.")
+    lines += hull_sentences(found)
     if "sun" in found:
         parts = ", ".join(f"{percent(found['sun'][k])} at {k}" for k in found["sun"])
         lines.append(f"Stable, unique and novel: {parts}.")
