@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,11 +54,16 @@ class CrystalBatch:
     def __len__(self) -> int:
         return self.num_crystals
 
-    @cached_property
+    @property
     def batch_index(self) -> Tensor:
         """``(N,)`` int64, the crystal that each atom belongs to."""
-        crystals = torch.arange(self.num_crystals, device=self.num_atoms.device)
-        return torch.repeat_interleave(crystals, self.num_atoms, output_size=self.frac_coords.shape[0])
+        # Kept by hand: torch.compile does not see through functools.cached_property, which takes a lock in Python 3.11.
+        found: Tensor | None = getattr(self, "_batch_index", None)
+        if found is None:
+            crystals = torch.arange(self.num_crystals, device=self.num_atoms.device)
+            found = torch.repeat_interleave(crystals, self.num_atoms, output_size=self.frac_coords.shape[0])
+            object.__setattr__(self, "_batch_index", found)
+        return found
 
     @property
     def volume(self) -> Tensor:
