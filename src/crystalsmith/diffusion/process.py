@@ -266,9 +266,9 @@ class Process:
                 as many leave, but those whose drawn element is most probable first
                 (:func:`crystalsmith.diffusion.species.by_confidence`); it is the temperature of that order.
         """
-        per_atom, t_atom = _per_atom(batch, t)
+        t_atom, s_atom = t[batch.batch_index], t_next[batch.batch_index]
         probs = torch.softmax(scores.species_logits, -1)
-        logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, t_next[batch.batch_index])
+        logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom)
         drawn, likely = draw.categorical(logits) + 1, logits.argmax(-1) + 1
         if confidence is not None:
             drawn = by_confidence(

@@ -8,8 +8,9 @@ rise (:func:`resampled`), the step adds noise and costs nothing.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -40,9 +41,26 @@ class Solver(Protocol):
     ) -> CrystalBatch: ...
 
 
-def schedule(num_steps: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-    """Evenly spaced times ``(T,)`` from 1 to 1/T; 1,000 steps are the published levels."""
-    return torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
+Warp = Literal["uniform", "cosine"]
+
+
+def schedule(
+    num_steps: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kind: Warp = "uniform",
+) -> Tensor:
+    """Times ``(T,)`` that fall from 1; the solver goes from the last of them to 0.
+
+    Args:
+        num_steps: T.
+        device, dtype: of the times.
+        kind: "uniform" is 1, 1 - 1/T, ..., 1/T; 1,000 steps are the published levels. "cosine" puts 1 - cos(pi u / 2)
+            for u: steps of pi / 2T at first, where neither atoms nor cells move, and ever smaller ones towards 0,
+            where the cells settle.
+    """
+    times = torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
+    return times if kind == "uniform" else 2.0 * torch.sin(0.25 * math.pi * times).square()
 
 
 def resampled(times: Tensor, repeats: int, jump: int = 10) -> Tensor:
@@ -257,6 +275,15 @@ SOLVERS: dict[str, Solver] = {
     "published": published,
 }
 """Solvers by the name that ``--solver`` takes."""
+
+WARPS: dict[str, Warp] = {
+    "predictor_corrector": "uniform",
+    "ancestral": "uniform",
+    "multistep": "cosine",
+    "heun": "cosine",
+    "published": "uniform",
+}
+"""The times that each solver is given (:func:`schedule`)."""
 
 NETWORK_CALLS_PER_STEP: dict[str, int] = {
     "predictor_corrector": 2,
