@@ -234,3 +234,14 @@ def _came_out(value: dict[str, Any] | None) -> str:
         return "not measured"
     text = f"median {value['median']:.4g} ({value['q05']:.4g} to {value['q95']:.4g})"
     return f"{text}, error {value['mae']:.3g}" if "mae" in value else text
+
+
+def budget_table(found: dict[str, Any]) -> list[list[str]]:
+    """Counts per budget as rows of text below a row of headings; empty without requirements."""
+    required = found.get("requirements")
+    if not required or not required["budgets"]:
+        return []
+    names = [name for name in required["budgets"][0] if name != "crystals"]
+    together = " and ".join(required["requirements"])
+    heads = ["crystals", *(together if n == "all" else f"S.U.N. at {n.removeprefix('sun_')} too" for n in names)]
+    return [heads, *([str(one["crystals"]), *(str(one[n]) for n in names)] for one in required["budgets"])]

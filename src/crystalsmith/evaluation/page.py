@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crystalsmith.elements import SYMBOLS
-from crystalsmith.evaluation.asked import HIT, Answer, answer_lines, target_table
+from crystalsmith.evaluation.asked import HIT, Answer, answer_lines, budget_table, target_table
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
@@ -72,6 +72,7 @@ def page(
         "charts": _charts(crystals, reference),
         "targets": target_table(metrics["metrics"]),
         "target_charts": asked.charts,
+        "budgets": budget_table(metrics["metrics"]),
         "elements": _elements(crystals, reference),
     }
     found = metrics["run"].get("reference")

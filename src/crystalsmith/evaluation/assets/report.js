@@ -49,7 +49,7 @@ function chart(place, title, labels, ours, theirs) {
 
 // --- measured against target, one dot a crystal; the control has no target and stands in a strip of its own ------------
 function scatter(place, title, points, control) {
-  const width = 340, height = 260, left = 44, bottom = 26, top = 8, strip = control ? 34 : 0;
+  const width = 340, height = 260, left = 44, bottom = 26, top = 8, strip = control ? 50 : 0;
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
   const span = (values) => {
     const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
@@ -67,7 +67,7 @@ function scatter(place, title, points, control) {
   if (high > low) svg.append(shape("line", { x1: x(low), y1: y(low), x2: x(high), y2: y(high), stroke: "currentColor", opacity: 0.5, "stroke-dasharray": "4 3" }));
   svg.append(shape("line", { x1: start, x2: width - 8, y1: height - bottom, y2: height - bottom, stroke: "currentColor", opacity: 0.3 }));
   svg.append(shape("line", { x1: start, x2: start, y1: top, y2: height - bottom, stroke: "currentColor", opacity: 0.3 }));
-  (control || []).forEach((v, i) => svg.append(shape("circle", { cx: left + strip / 2 + 3 * jitter(i), cy: y(v), r: 2, class: "dot control" })));
+  (control || []).forEach((v, i) => svg.append(shape("circle", { cx: left + 20 + 3 * jitter(i), cy: y(v), r: 2, class: "dot control" })));
   points.forEach(([t, v], i) => {
     const dot = shape("circle", { cx: x(t) + jitter(i), cy: y(v), r: 2.4, class: "dot" });
     dot.append(shape("title", {}, `target ${short(t)}, measured ${short(v)}`));
@@ -82,7 +82,7 @@ function scatter(place, title, points, control) {
     svg.append(shape("text", { x: x(v), y: height - 8, "text-anchor": "middle" }, short(+v.toPrecision(3))));
   });
   [0, 0.25, 0.5, 0.75, 1].forEach((f) => svg.append(shape("text", { x: left - 4, y: y(y0 + f * (y1 - y0)) + 3, "text-anchor": "end" }, short(+(y0 + f * (y1 - y0)).toPrecision(3)))));
-  if (control) svg.append(shape("text", { x: left + strip / 2, y: height - 8, "text-anchor": "middle" }, "control"));
+  if (control) svg.append(shape("text", { x: left + 20, y: height - 8, "text-anchor": "middle" }, "control"));
   $(place).append(element("div", { class: "chart" }, element("h3", {}, title), svg));
 }
 
@@ -204,6 +204,8 @@ if (data.rows) {
       else if (c.labels.length) chart("target-charts", c.title, c.labels, c.ours, c.reference);
     });
   } else $("targets-part").remove();
+  if (data.budgets.length) fillTable("budgets", data.budgets[0], data.budgets.slice(1));
+  else $("budgets-part").remove();
   data.charts.forEach((c) => chart("charts", c.title, c.labels, c.ours, c.reference));
   periodicTable();
   data.columns.forEach((name, k) => {
