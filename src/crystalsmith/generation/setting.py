@@ -17,7 +17,7 @@ from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_g
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
-from crystalsmith.diffusion.solvers import PRIOR, resampled, schedule
+from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
 from crystalsmith.generation.request import Request
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Setting:
 
 def request_times(request: Request, device: torch.device | str = "cpu") -> Tensor:
     """``(T,)``, the times of a request: from 1, or from the level that given crystals are noised to."""
-    times = schedule(request.steps, device)
+    times = schedule(request.steps, device, kind=WARPS[request.solver])
     start = request.start
     if start is None:
         return times

@@ -178,6 +178,8 @@ class HardwareSettings:
         devices, num_nodes: processes per node, and nodes.
         precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast).
         strategy: ``auto`` (one process per device, DDP when there are several) or a Lightning strategy name.
+        checkpoint_activations: compute each block again in the backward pass instead of keeping what it made: less
+            memory, more time.
     """
 
     accelerator: str = "auto"
@@ -185,6 +187,7 @@ class HardwareSettings:
     num_nodes: int = 1
     precision: Precision = "32"
     strategy: str = "auto"
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "hardware.devices must be at least 1.")

@@ -91,6 +91,7 @@ class Loop:
         self.out, self.fabric, self.model = out, fabric, model
         self.console, self.asked_to_stop = console, stop
         rank, world = fabric.global_rank, fabric.world_size
+        model.network.checkpoint_activations = recipe.hardware.checkpoint_activations
         self.network = FlatNetwork(model.network, recipe.hardware.precision == "bf16-mixed")
         self.wrapped = fabric.setup_module(self.network)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
