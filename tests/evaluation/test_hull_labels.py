@@ -69,7 +69,7 @@ def test_original_labels_of_mp20_come_back(shared) -> None:
     hull = Hull.from_entries(entries.compositions, entries.energies)
     columns = ["Z", "formation_energy_per_atom", "e_above_hull", "ehull_source"]
     table = pq.read_table(shared("data/mp20.parquet"), columns=columns)
-    rows = table.take(range(0, len(table), 50)).to_pylist()
+    rows = table.take(list(range(0, len(table), 50))).to_pylist()
     errors = []
     for row in rows:
         if row["ehull_source"] == "computed" or None in (row["formation_energy_per_atom"], row["e_above_hull"]):

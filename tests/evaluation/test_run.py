@@ -52,6 +52,9 @@ def test_planted_crystals_are_found(planted, reference_folder, tmp_path) -> None
     assert rows["002-kcl"]["matched"] == "001-kcl"
     assert float(rows["004-nacl-dense"]["energy_above_hull"]) == pytest.approx(0.12, abs=1e-6)
     assert {k: v["count"] for k, v in found["stable"].items()} == {"0": 0, "0.05": 4, "0.1": 4}
+    # Within a formula by energy: equal ones in their order, then the dense form; what failed has no rank.
+    ranks = {name[:3]: rows[name]["energy_rank"] for name in rows}
+    assert ranks == {"000": "1", "001": "2", "002": "1", "003": "1", "004": "3", "005": "", "006": "", "007": ""}
     # Caesium chloride alone is stable, unique and novel.
     assert {k: v["count"] for k, v in found["sun"].items()} == {"0": 0, "0.05": 1, "0.1": 1}
     assert found["sun"]["0.1"]["of"] == 8

@@ -230,3 +230,19 @@ def _match(peers: _Peers) -> list[_Verdict]:
 
 def _volume_per_atom(arrays: Arrays) -> float:
     return abs(float(np.linalg.det(arrays[1]))) / len(arrays[2])
+
+
+def rank_by_energy(crystals: Sequence[Judged]) -> None:
+    """Rank the crystals of each reduced formula by energy per atom: which of the structures predicted for it to take.
+
+    Crystals without energy and those that failed have no rank; equal energies keep the order of the input.
+    """
+    groups: dict[tuple[tuple[int, int], ...], list[tuple[float, int]]] = {}
+    for place, crystal in enumerate(crystals):
+        # Of one composition, total and formation energies differ by a constant.
+        energy = crystal.formation_energy if crystal.energy_per_atom is None else crystal.energy_per_atom
+        if energy is not None and not crystal.failure:
+            groups.setdefault(formula_key(crystal.sample.numbers), []).append((energy, place))
+    for members in groups.values():
+        for rank, (_, place) in enumerate(sorted(members), start=1):
+            crystals[place].energy_rank = rank

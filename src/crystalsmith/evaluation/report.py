@@ -36,6 +36,7 @@ COLUMNS = (
     "energy_above_label_hull",
     "formation_energy_per_atom",
     "energy_per_atom",
+    "energy_rank",
     *(f"stable_{t:g}" for t in THRESHOLDS),
     "unique",
     "duplicate_of",

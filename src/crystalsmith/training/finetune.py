@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,5 +149,10 @@ def _prepared(data: Path, out: Path, quiet: bool) -> Path:
         raise InputError(f"{folder} holds prepared data already; give it as DATA, or remove it.")
     from crystalsmith.data.prepare import prepare
 
-    prepare(data, folder, progress=not quiet)
+    manifest = prepare(data, folder, progress=not quiet)
+    if not quiet:
+        counts = manifest["counts"]
+        why = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())
+        lost = f" (left out: {why}; see {folder / 'ledger.csv'})" if why else ""
+        print(f"Prepared {counts['kept']:,} of {counts['rows']:,} rows in {folder}{lost}.", file=sys.stderr)
     return folder
