@@ -114,7 +114,7 @@ def _counted(network: torch.nn.Module) -> Iterator[list[int]]:
 
 
 def _save(file: Path, batch: CrystalBatch, start: int, seconds: float, calls: int) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "frac_coords": batch.frac_coords.numpy(),
         "cell": batch.cell.numpy(),
         "atomic_numbers": batch.atomic_numbers.numpy(),
