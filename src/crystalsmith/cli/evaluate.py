@@ -14,6 +14,7 @@ EPILOG = examples(
     "crystalsmith evaluate crystals",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --hull potential",
+    "crystalsmith evaluate asked --control free --require 'density 5..7' --require 'num_elements<=3'",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -61,6 +62,17 @@ def evaluate(
         int | None,
         typer.Option(help="Compute at most so many energies for --hull potential.", show_default="all that are needed"),
     ] = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Crystals made without conditions, held against the targets of STRUCTURES."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="Count crystals that meet this: 'bulk_modulus>300', 'density 5..7', ...; repeatable."),
+    ] = None,
+    bulk_modulus: Annotated[
+        bool, typer.Option("--bulk-modulus", help="Equations of state by the potential, of the relaxed crystals.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -77,7 +89,9 @@ def evaluate(
     """
     import os
 
+    from crystalsmith.evaluation.asked import Request
     from crystalsmith.evaluation.report import sentences
+    from crystalsmith.evaluation.requirements import parse_requirement
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
@@ -89,6 +103,11 @@ def evaluate(
 
         relaxation = Relaxation(potential or "7net-0", energy_scale, fmax, steps, time_limit, max_volume_change)
     place = out or default_folder(structures)
+    request = Request(
+        control=control,
+        requirements=tuple(parse_requirement(text) for text in require or []),
+        bulk_modulus=bulk_modulus,
+    )
     options = Options(
         reference=reference,
         energies=energies,
@@ -99,6 +118,7 @@ def evaluate(
         limit=limit or None,
         hull=hull,
         hull_limit=hull_limit,
+        request=request,
     )
     metrics = run(structures, place, options)
     if as_json:

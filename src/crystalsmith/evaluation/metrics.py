@@ -55,6 +55,9 @@ class Judged:
         unique, novel: by the ordered matcher; ``_disordered`` by either.
         duplicate_of, matched: the earlier crystal, or the reference entry, that it is the same as.
         charge_balanced: SMACT's verdict on the composition.
+        bulk_modulus: GPa, by an equation of state; the note says why there is none.
+        measured: properties by canonical name; see :mod:`crystalsmith.evaluation.measures`.
+        meets: whether it meets all requirements.
     """
 
     sample: Sample
@@ -86,7 +89,10 @@ class Judged:
     charge_balanced: bool | None = None
     steps: int | None = None
     seconds: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    bulk_modulus: float | None = None
+    bulk_modulus_note: str = ""
+    measured: dict[str, float | str | None] = field(default_factory=dict)
+    meets: bool | None = None
 
     @property
     def valid(self) -> bool:

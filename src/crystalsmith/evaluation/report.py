@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.asked import Answer, answer_lines
 from crystalsmith.evaluation.hull_report import hull_sentences
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS, Judged
@@ -47,6 +48,8 @@ COLUMNS = (
     "rmsd",
     "relaxed_space_group_0.01",
     "relaxed_density",
+    "bulk_modulus",
+    "bulk_modulus_note",
     "steps",
     "seconds",
     "decomposition",
@@ -89,25 +92,28 @@ def write_results(
     crystals: Sequence[Judged],
     relaxed: Callable[[Judged], Arrays | None] | None,
     reference: Reference | None,
+    asked: Answer,
 ) -> None:
     """Write all files, each as a whole.
 
     Args:
         relaxed: the relaxed crystal where there is one; None if nothing was relaxed.
+        asked: targets and requirements; their columns follow those of every table.
 
     Raises:
         InputError: if the disk does not take them.
     """
     rows = [row_of(crystal) for crystal in crystals]
-    extra = sorted({f"input_{name}" for c in crystals for name in c.sample.columns if name not in COLUMNS})
-    for row, crystal in zip(rows, crystals, strict=True):
+    hidden = {*COLUMNS, *asked.columns}
+    extra = sorted({f"input_{name}" for c in crystals for name in c.sample.columns if name not in hidden})
+    columns = (*COLUMNS, *asked.columns, *extra)
+    for row, crystal, answers in zip(rows, crystals, asked.rows, strict=True):
+        row |= {name: rounded(value) for name, value in answers.items()}
         row |= {name: crystal.sample.columns.get(name.removeprefix("input_")) for name in extra}
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
-    write_atomically(
-        out / "crystals.csv", csv_text([[*COLUMNS, *extra], *([r[n] for n in (*COLUMNS, *extra)] for r in rows)])
-    )
+    write_atomically(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
     write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
-    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference))
+    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
     write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
 
 
@@ -167,6 +173,7 @@ def sentences(metrics: dict[str, Any]) -> str:
         lines.append(f"Stable, unique and novel: {parts}.")
     if found.get("rmsd", {}).get("of"):
         lines.append(f"Displacement by relaxation: median {found['rmsd']['median']:.3f} angstrom.")
+    lines += [f"{label}: {text}." for label, text in answer_lines(found)]
     if found["failures"]:
         lines.append("Failures: " + ", ".join(f"{name} {n}" for name, n in found["failures"].items()) + ".")
     for name, reason in found["missing"].items():
