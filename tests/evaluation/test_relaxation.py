@@ -187,6 +187,28 @@ def test_the_minimum_is_that_of_another_optimiser() -> None:
         assert np.allclose(atoms.get_volume(), abs(np.linalg.det(found.arrays[1])), rtol=0.01)
 
 
+@pytest.mark.slow
+def test_sevennet_finds_the_same_minimum_as_fire() -> None:
+    """Known crystals, strained and rattled; energies within 1 meV/atom."""
+    pytest.importorskip("sevenn")
+    from ase.build import bulk
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    calculator = make_calculator(find_potential("7net-0"), "cpu")
+    for seed, atoms in enumerate([bulk("NaCl", "rocksalt", a=5.64), bulk("Cu", a=3.61), bulk("Si", a=5.43)]):
+        rng = np.random.default_rng(seed)
+        strain = 1.03 * np.eye(3) + 0.01 * rng.standard_normal((3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.08, rng=rng)
+        arrays = (atoms.get_scaled_positions(), atoms.cell.array.copy(), atoms.numbers.astype(np.int64))
+        found = relax("x", "", arrays, calculator, Relaxation())
+        atoms.calc = calculator
+        FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=0.05, steps=500)
+        assert found.failure == ""
+        assert abs(found.energy - atoms.get_potential_energy()) / len(atoms) < 1e-3
+
+
 class Broken:
     """A potential whose energies or forces are not numbers."""
 
