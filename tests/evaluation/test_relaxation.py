@@ -230,6 +230,14 @@ def test_numbers_that_are_none_are_a_failure(name) -> None:
     assert "not finite" in found.detail
 
 
+def test_an_element_that_the_potential_does_not_know_is_named() -> None:
+    calculator = make_calculator(find_potential(EMT))
+    calculator.type_map = {29: 0}
+    found = relax("x", "", cu3au(), calculator, Relaxation(EMT))
+    assert found.failure == "unknown_element"
+    assert "Au" in found.detail
+
+
 def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
     """The second result does not fit; what the first cost is not paid again."""
     import errno
