@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import torch
-
 from crystalsmith.contracts import Denoiser
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED
 from crystalsmith.errors import InputError
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
+from crystalsmith.network.layers import empty_weights
 
 FORMAT = 1
 """Version of the layout of ``config.json``."""
@@ -137,7 +136,7 @@ class Model:
             network = dict(data.get("network", {}))
             if (kind := network.pop("kind", None)) != "gemnet":
                 raise InputError(f"The model's network kind is {kind!r}; this version knows gemnet.")
-            with torch.device("meta") if empty else nullcontext():
+            with empty_weights() if empty else nullcontext():
                 module = GemNetDenoiser(DenoiserConfig.from_dict(network))
             return Model(
                 module,

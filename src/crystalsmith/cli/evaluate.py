@@ -14,6 +14,7 @@ EPILOG = examples(
     "crystalsmith evaluate crystals",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
     "crystalsmith evaluate asked --control free --require 'density 5..7' --require 'num_elements<=3'",
+    "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --hull potential",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -61,6 +62,17 @@ def evaluate(
     bulk_modulus: Annotated[
         bool, typer.Option("--bulk-modulus", help="Equations of state by the potential, of the relaxed crystals.")
     ] = False,
+    hull: Annotated[
+        str,
+        typer.Option(
+            help="labels: the hull of the reference's energies. potential: of the potential's own energies of the "
+            "reference's structures in the same chemical systems, computed once and kept with the reference."
+        ),
+    ] = "labels",
+    hull_limit: Annotated[
+        int | None,
+        typer.Option(help="Compute at most so many energies for --hull potential.", show_default="all that are needed"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -105,6 +117,8 @@ def evaluate(
         jobs=jobs or os.cpu_count() or 1,
         limit=limit or None,
         request=request,
+        hull=hull,
+        hull_limit=hull_limit,
     )
     metrics = run(structures, place, options)
     if as_json:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.evaluation.asked import HIT, Answer, answer_lines, budget_table, target_table
+from crystalsmith.evaluation.hull_report import SYSTEM_HEAD, hull_headline, system_rows
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
@@ -26,12 +27,16 @@ SHOWN = (
     "shortest_distance",
     "valid",
     "energy_above_hull",
+    "energy_above_label_hull",
     "unique",
     "novel",
     "rmsd",
     "bulk_modulus",
     "matched",
     "duplicate_of",
+    "hull_gaps",
+    "phases_left_out",
+    "biased_elements",
     "failure",
     "detail",
 )
@@ -74,6 +79,7 @@ def page(
         "target_charts": asked.charts,
         "budgets": budget_table(metrics["metrics"]),
         "elements": _elements(crystals, reference),
+        "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
     }
     found = metrics["run"].get("reference")
     against = "without a reference" if found is None else f"against {found['name']} ({_size(found)})"
@@ -120,6 +126,7 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
         if found.get(name, {}).get("of"):
             lines.append((label, _spread(found[name])))
+    lines += hull_headline(found)
     for t, value in found.get("symmetry_kept", {}).items():
         lines.append((f"symmetry kept, {t} angstrom", _rate(value)))
     for name, value in (found.get("distributions") or {}).items():

@@ -95,14 +95,14 @@ class LoadedModel:
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import default_num, make_request, warnings_of
+        from crystalsmith.generation.request import make_request, number_of, warnings_of
         from crystalsmith.generation.sampler import finished_batches
         from crystalsmith.generation.steering import Steering
 
         wanted = Steering.of(steering)
         request = make_request(
             self.model,
-            num=default_num(wanted, 16) if num is None else num,
+            num=number_of(wanted, num, 16),
             seed=seed,
             num_atoms=num_atoms,
             solver=solver,

@@ -178,6 +178,8 @@ class HardwareSettings:
         devices, num_nodes: processes per node, and nodes.
         precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast).
         strategy: ``auto`` (one process per device, DDP when there are several) or a Lightning strategy name.
+        checkpoint_activations: compute each block again in the backward pass instead of keeping what it made: less
+            memory, more time.
     """
 
     accelerator: str = "auto"
@@ -185,6 +187,7 @@ class HardwareSettings:
     num_nodes: int = 1
     precision: Precision = "32"
     strategy: str = "auto"
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "hardware.devices must be at least 1.")
@@ -247,7 +250,8 @@ class Recipe:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
         model: ``preset`` (tiny, small, base) and any field of the network's ``DenoiserConfig``.
-        base: model that is fine-tuned (a name or a folder); then ``model`` and ``process`` are the base's.
+        base: model whose weights the run starts from (a name or a folder); then ``model`` and ``process`` are the
+            base's, except that ``process.task`` may turn a model that generates into one that predicts structures.
         freeze_base: train only what fine-tuning adds.
         conditions: properties that the model is conditioned on.
         process: ``constants`` (``data``: density and cell variance of the data set; ``published``) and any field of

@@ -208,6 +208,8 @@ if (data.rows) {
   else $("budgets-part").remove();
   data.charts.forEach((c) => chart("charts", c.title, c.labels, c.ours, c.reference));
   periodicTable();
+  fillTable("systems", data.systems.head, data.systems.rows);
+  if (!data.systems.rows.length) $("systems-part").remove();
   data.columns.forEach((name, k) => {
     const th = element("th", { title: "sort" }, name);
     th.addEventListener("click", () => { state.down = state.sort === k ? !state.down : false; state.sort = k; draw(); });
