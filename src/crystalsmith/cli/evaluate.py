@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,6 +59,10 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Count crystals that meet this: 'bulk_modulus>300', 'density 5..7', ...; repeatable."),
     ] = None,
+    predictor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictor of a property (crystalsmith train --task property); repeatable."),
+    ] = None,
     bulk_modulus: Annotated[
         bool, typer.Option("--bulk-modulus", help="Equations of state by the potential, of the relaxed crystals.")
     ] = False,
@@ -105,6 +109,7 @@ def evaluate(
     place = out or default_folder(structures)
     request = Request(
         control=control,
+        predictors=_predictors(predictor or []),
         requirements=tuple(parse_requirement(text) for text in require or []),
         bulk_modulus=bulk_modulus,
     )
@@ -125,6 +130,14 @@ def evaluate(
         print_json(metrics)
     else:
         print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
+
+
+def _predictors(folders: list[Path]) -> tuple[Any, ...]:
+    if not folders:
+        return ()
+    from crystalsmith.checkpoints.predictor import load_predictor
+
+    return tuple(load_predictor(folder) for folder in folders)
 
 
 def default_folder(structures: Path) -> Path:
