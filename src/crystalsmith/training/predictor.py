@@ -27,7 +27,7 @@ from crystalsmith.training.config import Recipe, load_recipe
 from crystalsmith.training.ema import WeightAverage
 from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled
 from crystalsmith.training.loader import StepSource
-from crystalsmith.training.log import Console, CsvLog, duration
+from crystalsmith.training.log import Console, CsvLog, Row, duration
 from crystalsmith.training.optimizer import clip, make_optimizer
 from crystalsmith.training.run import prepare_folder, stop_on_signals
 from crystalsmith.training.schedule import LearningRate, Limits
@@ -169,7 +169,7 @@ class _Fit:
             if self.step % every == 0 or limits.reached(self.step, seconds):
                 mae = self._validate(seconds)
                 epoch = self.step / self.source.steps_per_epoch
-                row = {"step": self.step, "epoch": round(epoch, 4), "seconds": seconds, "lr": lr}
+                row: Row = {"step": self.step, "epoch": round(epoch, 4), "seconds": seconds, "lr": lr}
                 log.write(row | {"train_loss": self.mean_loss, "val_mae": mae})
             self._show(seconds)
         steps.close()
@@ -206,7 +206,11 @@ class _Fit:
             mae = self._error() if len(self.val) else None
             if mae is None or self.best is None or mae < self.best:
                 self.best = mae
-                told = {"crystals": self.coverage.count, "steps": self.step, "seconds": round(seconds, 1)}
+                told: dict[str, Any] = {
+                    "crystals": self.coverage.count,
+                    "steps": self.step,
+                    "seconds": round(seconds, 1),
+                }
                 if mae is not None:
                     told |= {"validation_mae": mae, "validation_crystals": len(self.val), "baseline_mae": self.baseline}
                 facts = dataclasses.replace(self.predictor.facts, training=told)
