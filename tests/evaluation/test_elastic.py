@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.evaluation.conftest import CORNERS, FCC
 
 from crystalsmith.evaluation.elastic import Strains, bulk_modulus, fit_modulus
+from crystalsmith.formats import extxyz_frame
 
 GPA = 0.006241509074  # eV per cubic angstrom (CODATA 2018)
 VOLUMES = 40.0 * np.linspace(0.97, 1.03, 7) ** 3
@@ -80,6 +83,43 @@ def test_argon_of_lennard_jones_has_the_modulus_of_the_lattice_sum() -> None:
     cell = np.sqrt(2) * r0 * FCC
     found = bulk_modulus((np.zeros((1, 3)), cell, np.array([18])), LennardJones(sigma=sigma, epsilon=eps, rc=25.0))
     assert found.value == pytest.approx(expected, rel=0.01)
+
+
+def test_an_evaluation_computes_it_once_and_for_the_control_too(tmp_path) -> None:
+    from crystalsmith.evaluation.asked import Request
+    from crystalsmith.evaluation.relaxation import Relaxation
+    from crystalsmith.evaluation.requirements import parse_requirement
+    from crystalsmith.evaluation.run import Options, evaluate
+
+    run, free = tmp_path / "run", tmp_path / "free"
+    write_metals(run, {"Cu": 29, "Au": 79}, "134")
+    write_metals(free, {"Al": 13}, "")
+    request = Request(control=free, requirements=(parse_requirement("bulk_modulus 120..150"),), bulk_modulus=True)
+    relaxation = Relaxation("ase.calculators.emt:EMT", fmax=0.01)
+    options = Options(relaxation=relaxation, request=request)
+    found = evaluate(run, tmp_path / "out", options)["metrics"]
+    adherence = found["adherence"]["bulk_modulus"]
+    assert adherence["measured_by"] == "equation of state by ase.calculators.emt:EMT"
+    assert adherence["measured"] == 2
+    assert adherence["control"]["of"] == 1
+    assert adherence["control"]["median"] < 60  # aluminium is soft
+    assert found["requirements"]["all"]["count"] == 1
+    kept = (tmp_path / "out" / "elastic.jsonl").read_text()
+    again = evaluate(run, tmp_path / "out", replace(options, resume=True))["metrics"]
+    assert (tmp_path / "out" / "elastic.jsonl").read_text() == kept
+    assert again["adherence"] == found["adherence"]
+
+
+def write_metals(folder, metals: dict[str, int], target: str) -> None:
+    folder.mkdir()
+    lines, frames = ["id,file,note,target_bulk_modulus"], []
+    for name, z in metals.items():
+        lengths = {"Cu": 3.6, "Au": 4.07, "Al": 4.0}
+        frames.append(extxyz_frame(np.zeros((1, 3)), lengths[name] * FCC, np.array([z]), {"id": name}))
+        lines.append(f"{name},,,{target}")
+    (folder / "crystals.csv").write_text("\n".join(lines) + "\n")
+    (folder / "crystals.extxyz").write_text("".join(frames))
+    (folder / "manifest.json").write_text('{"format": "crystalsmith-generation-1", "settings": {}}')
 
 
 # Experiment at room temperature (Kittel, Introduction to Solid State Physics; diamond: Occelli et al. 2003).

@@ -57,7 +57,8 @@ def generate(
         int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
+        str | None,
+        typer.Option(help="multistep, predictor_corrector, ancestral, heun or published.", show_default="the model's"),
     ] = None,
     temperature: Annotated[
         float | None,

@@ -131,7 +131,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}); free some space and run again.") from None
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); free some space, then run again (after relaxing: --resume)."
+        ) from None
 
 
 def finite(value: Any) -> Any:

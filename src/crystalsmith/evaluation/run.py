@@ -41,9 +41,9 @@ class Options:
         resume: go on with the relaxations of an earlier run in the same folder.
         jobs: worker processes.
         limit: judge only this many crystals.
+        request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
         hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
         hull_limit: most single points to compute for the latter.
-        request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
     """
 
     reference: Path | None = None
@@ -53,9 +53,9 @@ class Options:
     resume: bool = False
     jobs: int = 1
     limit: int | None = None
+    request: Request = field(default_factory=Request)
     hull: str = "labels"
     hull_limit: int | None = None
-    request: Request = field(default_factory=Request)
 
 
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     if options.request.control is not None:
         # Energies of a file belong to the crystals alone.
         plain = replace(options, energies=None)
-        others, shapes, _ = _judged(read_samples(options.request.control), out / "control", plain, reference, Clock())
-        control = others, shapes
+        others = read_samples(options.request.control, options.limit)
+        control = _judged(others, out / "control", plain, reference, Clock())[:2]
         clock.lap("control")
     found = summarise(crystals, reference, options.relaxation is not None)
     if hull is not None:
@@ -114,7 +114,7 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
 def _judged(
     samples: Sequence[Sample], out: Path, options: Options, reference: Reference | None, clock: Clock
 ) -> tuple[list[Judged], Callable[[Judged], Arrays | None], dict[str, Any] | None]:
-    """The crystals of an input, each judged by itself, the function to the arrays that count, and the hull's facts."""
+    """The crystals of an input, each judged by itself; the function to the arrays that count; facts of the hull."""
     given = None if options.energies is None else read_energies(options.energies)
     _make_folder(out)
     crystals = described(samples, options.jobs)
