@@ -9,7 +9,7 @@ import torch
 
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.guidance import allow_elements, bind_conditions, follow_chemical_system
+from crystalsmith.diffusion.guidance import allow_elements, bind_conditions, follow_chemical_system, sharpen_species
 from crystalsmith.elements import ALLOWED, MASK, NUM_CLASSES
 from crystalsmith.errors import InputError
 
@@ -121,3 +121,14 @@ def test_outside_its_interval_guidance_does_not_extrapolate(make_batch: Make) ->
     guided = bind_conditions(Linear(), asked, 4.0, (0.2, 0.8))
     for time, factor in ((0.1, 1.0), (0.2, 4.0), (0.5, 4.0), (0.9, 1.0)):
         assert float(guided(batch, torch.tensor([time], dtype=torch.float64)).cell[0, 0, 0]) == factor
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_temperature_raises_probabilities_to_its_inverse(make_batch: Make, temperature: float) -> None:
+    batch = make_batch([2, 5])
+    t = torch.full((batch.num_crystals,), 0.3, dtype=batch.cell.dtype)
+    plain, sharp = Toy()(batch, t), sharpen_species(Toy(), temperature)(batch, t)
+    expected = plain.species_logits.softmax(-1) ** (1 / temperature)
+    assert torch.allclose(sharp.species_logits.softmax(-1), expected / expected.sum(-1, keepdim=True), atol=1e-6)
+    assert torch.equal(sharp.frac_coords, plain.frac_coords)
+    assert torch.equal(sharp.cell, plain.cell)

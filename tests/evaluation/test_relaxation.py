@@ -13,8 +13,9 @@ import pytest
 from tests.evaluation.conftest import CORNERS, FCC
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.lines import append_line
 from crystalsmith.evaluation.potentials import find_potential, make_calculator, mp2020_correction, refuse_scheme
-from crystalsmith.evaluation.relaxation import Relaxation, _append, key_of, relax
+from crystalsmith.evaluation.relaxation import Relaxation, key_of, relax
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.workers import supervised
 
@@ -132,7 +133,7 @@ def test_corrections_are_the_published_ones() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_full_disk_is_one_sentence() -> None:
     with pytest.raises(InputError, match="nothing is lost"):
-        _append(Path("/dev/full"), {"id": "x" * 100})
+        append_line(Path("/dev/full"), {"id": "x" * 100})
 
 
 def test_keys_tell_crystals_apart() -> None:

@@ -181,6 +181,7 @@ def test_resuming_a_complete_run_changes_nothing(whole):
         ({"seed": 4}, "--seed"),
         ({"steps": 6}, "--steps"),
         ({"solver": "ancestral"}, "--solver"),
+        ({"temperature": 0.5}, "--temperature"),
         ({"precision": "bf16"}, "--precision"),
         ({"batch_size": 5}, "--batch-size"),
         ({"num_atoms": "2-4"}, "--num-atoms"),

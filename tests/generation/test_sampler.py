@@ -193,7 +193,16 @@ def test_precision_names():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num": 0}, {"steps": 0}, {"seed": -1}, {"solver": "magic"}, {"num_atoms": "x"}, {"num_atoms": {0: 1.0}}]
+    "wrong",
+    [
+        {"num": 0},
+        {"steps": 0},
+        {"seed": -1},
+        {"solver": "magic"},
+        {"num_atoms": "x"},
+        {"num_atoms": {0: 1.0}},
+        {"temperature": 0},
+    ],
 )
 def test_requests_that_make_no_sense_are_refused(model, wrong):
     with pytest.raises(InputError):

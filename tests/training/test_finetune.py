@@ -235,3 +235,26 @@ def test_structure_prediction_trains_and_needs_a_formula(dataset_folder, tmp_pat
         loaded.generate(2, steps=2)
     made = loaded.generate(4, steps=2, formula="Li2O", formula_units="1-2", solver="ancestral")
     assert [s.composition.formula for s in made] == ["Li2 O1", "Li4 O2"] * 2
+
+
+def test_structure_prediction_begins_as_a_model_that_generates(untrained, dataset_folder, tmp_path, make_batch) -> None:
+    from crystalsmith.training.config import Recipe
+    from crystalsmith.training.run import train
+
+    settings = {"base": str(untrained), "process": {"task": "csp", "constants": "data"}, "data": {"num_workers": 0}}
+    settings |= {"hardware": {"accelerator": "cpu"}, "limits": {"max_steps": 1}, "optimizer": {"lr": 1e-20}}
+    train(dataset_folder, tmp_path / "run", Recipe.from_dict(settings), quiet=True)
+    model, base = load_model(tmp_path / "run" / "last"), load_model(untrained)
+    assert (model.process.config.task, base.process.config.task) == ("csp", "generate")
+    assert "predicts structures" in (tmp_path / "run" / "last" / "card.md").read_text()
+    batch = make_batch([3, 5], dtype=torch.float32)
+    for new, old in zip(outputs(model, batch), outputs(base, batch), strict=True):
+        assert torch.equal(new, old)
+    for wrong, sentence in (
+        ({"process": {"task": "sleep"}}, "use generate or csp"),
+        ({"process": {"sigma_max": 3.0}}, "its own process.sigma_max"),
+        ({"model": {"preset": "tiny"}}, "its own model.preset"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            train(dataset_folder, tmp_path / "wrong", Recipe.from_dict(settings | wrong), quiet=True)
+    assert not (tmp_path / "wrong").exists()

@@ -50,7 +50,7 @@ class ModelMetadata:
         name: short name.
         elements: atomic numbers that may appear in results.
         num_atoms_histogram: number of atoms -> probability (normalised on use).
-        sampling: default ``solver`` and ``steps``, and their settings.
+        sampling: default ``solver``, ``steps`` and ``temperature`` of the species, and settings of the solver.
         training: free-form facts (data, hours, crystals seen, losses).
         licence: of the weights.
         properties: of each property it is conditioned on, what its labels were: kind, unit, count, min, max, ...

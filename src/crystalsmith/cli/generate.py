@@ -19,6 +19,7 @@ EPILOG = examples(
     "crystalsmith generate film --num 4 --trajectories",
     "crystalsmith generate oxides --chemical-system Li-Fe-O --require-all --num-atoms 4-12",
     "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
+    "crystalsmith generate predicted --model csp --compositions mp20/ --split test --limit 500 --samples 20",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
@@ -57,6 +58,13 @@ def generate(
     ] = None,
     solver: Annotated[
         str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Of the elements' probabilities: below 1 likelier and simpler compositions, above 1 rarer ones.",
+            show_default="the model's",
+        ),
     ] = None,
     batch_size: Annotated[
         str | None,
@@ -105,6 +113,28 @@ def generate(
             help="Formula units per cell, taken in turn.",
             show_default="all that the model was trained on",
             rich_help_panel=RULES,
+        ),
+    ] = None,
+    compositions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Exactly these compositions, one after another: a CSV with a column formula (and id, formula_units or "
+            "num_atoms; the formula as written is the cell otherwise), a prepared data set, or structures.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Crystals of each composition.", show_default="1", rich_help_panel=RULES)
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a data set as --compositions.", show_default="test", rich_help_panel=RULES),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Only so many of the compositions, evenly spaced.", show_default="all", rich_help_panel=RULES
         ),
     ] = None,
     start_from: Annotated[
@@ -203,6 +233,10 @@ def generate(
         require=require,
         formula=formula,
         formula_units=formula_units,
+        compositions=None if compositions is None else str(compositions),
+        samples=samples,
+        split=split,
+        limit=limit,
         start_from=None if start_from is None else str(start_from),
         strength=strength,
         fix_sites=fix_sites,
@@ -222,6 +256,7 @@ def generate(
         num_atoms=num_atoms,
         steps=steps,
         solver=solver,
+        temperature=temperature,
         precision=precision,
         trajectories=trajectories or None,
         device=device,

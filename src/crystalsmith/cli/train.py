@@ -12,6 +12,7 @@ from crystalsmith.cli._shared import examples
 EPILOG = examples(
     "crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h",
     "crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50",
+    "crystalsmith train mp20/ csp/ --task csp --base mp20-tiny --max-time 2h",
     "crystalsmith train mp20/ run/ --resume",
     "crystalsmith generate crystals/ --model run/best",
 )
@@ -46,6 +47,9 @@ def train(
             help="generate, or csp: structures of given elements (structure prediction).", show_default="generate"
         ),
     ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Start from the weights of this model (bundled name or folder).")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Train a diffusion model on a prepared data set.
@@ -66,6 +70,7 @@ def train(
         "hardware.accelerator": accelerator,
         "output.tensorboard": "true" if tensorboard else None,
         "process.task": task,
+        "base": base,
     }
     overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
     if property_:

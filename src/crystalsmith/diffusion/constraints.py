@@ -36,27 +36,17 @@ class ConstrainedProcess(Process):
         super().__init__(config)
         self.bounds, self.fixed = bounds, fixed
 
-    def predict(
-        self,
-        batch: CrystalBatch,
-        scores: Scores,
-        t: Tensor,
-        t_next: Tensor,
-        draw: Draw,
-        *,
-        scalar_cell_noise: bool = False,
-    ) -> tuple[CrystalBatch, CrystalBatch]:
-        """See :meth:`Process.predict`; both the sample and the mean keep the bounds."""
-        sample, mean = super().predict(batch, scores, t, t_next, draw, scalar_cell_noise=scalar_cell_noise)
-        if not self.corrupts_species:
-            return sample, mean
-        drawn = self._settled(batch, sample, scores, draw, confident=False)
-        likely = self._settled(batch, mean, scores, draw, confident=True)
-        return sample.replace(atomic_numbers=drawn), mean.replace(atomic_numbers=likely)
+    def predict_species(
+        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw, *, confidence: float | None
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Process.predict_species`; what is drawn and what is most probable both keep the bounds."""
+        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence)
+        drawn = self._settled(batch, drawn, scores, draw, confident=False)
+        return drawn, self._settled(batch, likely, scores, draw, confident=True)
 
-    def _settled(self, batch: CrystalBatch, free: CrystalBatch, scores: Scores, draw: Draw, confident: bool) -> Tensor:
+    def _settled(self, batch: CrystalBatch, free: Tensor, scores: Scores, draw: Draw, confident: bool) -> Tensor:
         masked, given = batch.atomic_numbers == MASK, self.fixed > 0
-        leaves = masked & (free.atomic_numbers != MASK)
+        leaves = masked & (free != MASK)
 
         def pick(log_probs: Tensor) -> Tensor:
             # Another number than the one that took the atom out of the mask.

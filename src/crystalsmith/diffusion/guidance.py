@@ -40,6 +40,22 @@ def allow_elements(denoiser: Denoiser, allowed: Iterable[int]) -> Denoiser:
     return restricted
 
 
+def sharpen_species(denoiser: Denoiser, temperature: float) -> Denoiser:
+    """Species drawn from p^(1/T), renormalised: below 1 the likelier elements gain, above 1 the rarer ones.
+
+    What an undertrained network puts on elements that fit nothing else in the crystal is spread thinly, so a
+    temperature below 1 removes much of it; the price is diversity.
+    """
+    if temperature == 1.0:
+        return denoiser
+
+    def sharpened(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+        scores = denoiser(batch, t, conditions)
+        return Scores(scores.frac_coords, scores.cell, scores.species_logits / temperature)
+
+    return sharpened
+
+
 def follow_chemical_system(denoiser: Denoiser, name: str = "chemical_system") -> Denoiser:
     """Only elements of the chemical system that a crystal is conditioned on can come out of it.
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crystalsmith.diffusion.noise import Draw
 from crystalsmith.elements import MASK, NUM_CLASSES
 
 _MASK_CLASS = MASK - 1
@@ -96,6 +97,38 @@ class SpeciesProcess:
         likelihood = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         bound = torch.where(lowest, likelihood, kl)
         return bound + self.cross_entropy_weight * cross_entropy, cross_entropy
+
+
+def by_confidence(
+    numbers: Tensor, drawn: Tensor, index: Tensor, logits: Tensor, draw: Draw, temperature: float
+) -> Tensor:
+    """Atomic numbers ``(N,)`` in which as many atoms leave the mask as in ``drawn``, the surest of a crystal first.
+
+    Every masked atom draws an element; those whose element is most probable keep it (MaskGIT: Chang et al., "MaskGIT:
+    Masked generative image transformer", 2022, section 3.2). How many leave stays as it was drawn, so the number of
+    masked atoms has the law of the process; the order no longer has.
+
+    Args:
+        numbers: ``(N,)`` before the step.
+        drawn: ``(N,)`` after a step of the process itself.
+        index: ``(N,)``, the crystal of each atom.
+        logits: ``(N, 101)`` for the clean elements.
+        draw: words 2 and 3 of the atoms' random numbers are used.
+        temperature: of Gumbel noise on the log-probabilities; 0 = strict order.
+    """
+    masked = numbers == MASK
+    elements = draw.categorical(logits, word=2) + 1
+    sure = torch.log_softmax(logits.double(), -1).gather(-1, (elements - 1).unsqueeze(-1)).squeeze(-1)
+    sure = sure - temperature * torch.log(-torch.log(draw.uniform(3)))
+    leaving = torch.zeros(int(index[-1]) + 1, dtype=torch.int64, device=index.device)
+    leaving = leaving.index_add(0, index, (masked & (drawn != MASK)).long())
+    # Rank within the crystal: by crystal first, masked before the rest, then the surest.
+    order = torch.argsort(sure, descending=True, stable=True)
+    order = order[torch.argsort((2 * index + (~masked).long())[order], stable=True)]
+    first = torch.searchsorted(index, torch.arange(len(leaving), device=index.device))
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device)) - first[index]
+    chosen = masked & (rank < leaving[index])
+    return torch.where(chosen, elements, torch.where(masked, MASK, drawn))
 
 
 def _posterior(noisy: Tensor, clean_probs: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import Facts, facts_of
+from crystalsmith.evaluation.hull import Hull
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key, group
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
@@ -98,7 +99,7 @@ def place_energies(
         hits += 1
         if "total" in given:
             crystal.energy_per_atom = given["total"]
-            composition = _composition(crystal)
+            composition = composition_of(crystal)
             crystal.formation_energy = _finite(reference.formation_energy(composition, given["total"]))
             crystal.missing_elements = reference.without_elemental_energy(composition)
         if "formation" in given:
@@ -122,25 +123,24 @@ def check_scheme(scheme: str, reference: Reference) -> None:
         )
 
 
-def place_on_hull(crystals: Sequence[Judged], reference: Reference) -> None:
-    """Set energies above the hull, and how much of the reference stands behind each."""
-    hull = reference.hull
+def place_on_hull(crystals: Sequence[Judged], hull: Hull, name: Callable[[int], str]) -> None:
+    """Set energies above the hull, and how many of its entries stand behind each; ``name`` gives the id of an entry."""
     for crystal in crystals:
         if crystal.facts is None:
             continue
         energy = math.nan if crystal.formation_energy is None else crystal.formation_energy
-        found = hull.distance(_composition(crystal), energy)
+        found = hull.distance(composition_of(crystal), energy)
         crystal.hull_entries, crystal.hull_entries_with_all = found.entries, found.entries_with_all
         crystal.energy_above_hull = _finite(found.energy_above_hull)
         crystal.missing_elements = tuple(sorted({*crystal.missing_elements, *found.missing}))
-        names = [f"{reference.entry_name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items())]
-        crystal.decomposition = "; ".join(names)
+        crystal.decomposition = "; ".join(f"{name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items()))
         if crystal.missing_elements and crystal.formation_energy is None and not crystal.failure:
             crystal.failure = "not_in_reference"
             crystal.detail = f"the reference lacks {' '.join(crystal.missing_elements)}"
 
 
-def _composition(crystal: Judged) -> dict[int, float]:
+def composition_of(crystal: Judged) -> dict[int, float]:
+    """The reduced composition of a crystal, atomic number to amount."""
     return {z: float(n) for z, n in formula_key(crystal.sample.numbers)}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,10 @@ import numpy as np
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import facts_or_problem
+from crystalsmith.evaluation.lines import append_line, read_lines
 from crystalsmith.evaluation.matching import Arrays, rms_displacement
 from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potentials import find_potential, make_calculator, refuse_scheme, scale_correction
+from crystalsmith.evaluation.potentials import find_potential, refuse_scheme, scale_correction, worker_calculator
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
@@ -106,6 +106,13 @@ class Finished:
         found = self.by_id.get(crystal.sample.id)
         return None if found is None or found.failure or crystal.failure else found.arrays
 
+    @property
+    def seconds_per_atom(self) -> float | None:
+        """What one step took for each atom of the cell; None if nothing was relaxed."""
+        done = [r for r in self.by_id.values() if r.numbers is not None and r.seconds]
+        steps = sum((r.steps + 1) * len(r.numbers) for r in done)
+        return sum(r.seconds for r in done) / steps if steps else None
+
 
 def relax_all(
     crystals: Sequence[Judged], out: Path, settings: Relaxation, reference: Reference | None, jobs: int, resume: bool
@@ -128,7 +135,7 @@ def relax_all(
     with bar("relaxing", len(wanted)) as advance:
         advance(len(finished))
         for result in relaxations(tasks, settings, jobs):
-            _append(file, asdict(result))
+            append_line(file, asdict(result))
             finished[result.id] = result
             advance(1)
     for crystal in crystals:
@@ -153,20 +160,14 @@ def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, 
 
 def _start(settings: Relaxation) -> Callable[[tuple[str, str, Arrays]], Relaxed]:
     """In a worker: load the potential once."""
-    try:
-        import torch
-
-        torch.set_num_threads(1)
-    except ImportError:
-        pass
-    calculator = make_calculator(find_potential(settings.potential, settings.energy_scale))
+    calculator = worker_calculator(settings.potential, settings.energy_scale)
     return lambda task: relax(*task, calculator, settings)
 
 
 def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxation) -> Relaxed:
     """Relax one crystal; whatever goes wrong is told in the result."""
     began = time.monotonic()
-    unknown = _unknown_elements(calculator, arrays[2])
+    unknown = unknown_elements(calculator, arrays[2])
     if unknown:
         return Relaxed(name, key, "unknown_element", f"the potential does not know {unknown}")
     try:
@@ -179,7 +180,8 @@ def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxa
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
-def _unknown_elements(calculator: Any, numbers: Any) -> str:
+def unknown_elements(calculator: Any, numbers: Any) -> str:
+    """The symbols of the elements that a potential says it does not know."""
     from crystalsmith.elements import SYMBOLS
 
     known = getattr(calculator, "type_map", None)
@@ -266,19 +268,13 @@ def key_of(arrays: Arrays) -> str:
 def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     """The results on disk; a last line cut short is dropped."""
     if not file.exists():
-        _append(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": asdict(settings)})
         return []
     if not resume:
         raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
-    text = file.read_bytes().decode("utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        temporary = file.with_name(file.name + ".writing")
-        temporary.write_text(whole, encoding="utf-8")
-        os.replace(temporary, file)
-    lines = whole.splitlines()
+    lines = read_lines(file)
     if not lines:
-        _append(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": asdict(settings)})
         return []
     try:
         head = json.loads(lines[0])["settings"]
@@ -291,16 +287,6 @@ def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
             f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
         )
     return results
-
-
-def _append(file: Path, record: dict[str, Any]) -> None:
-    try:
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be extended ({error.strerror}); free some space and go on with --resume, nothing is lost."
-        ) from None
 
 
 def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:

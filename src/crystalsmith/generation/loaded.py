@@ -67,6 +67,7 @@ class LoadedModel:
         num_atoms: int | str | Mapping[int, float] | None = None,
         steps: int | None = None,
         solver: str | None = None,
+        temperature: float | None = None,
         batch_size: int | None = None,
         progress: bool = False,
         **steering: Any,
@@ -78,8 +79,9 @@ class LoadedModel:
             seed: crystal i is a function of the model, the seed and i.
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
-            steps: denoising steps; None takes the model's default, as do the next two.
+            steps: denoising steps; None takes the model's default, as do the next three.
             solver: ``predictor_corrector``, ``ancestral`` or ``published``.
+            temperature: of the elements' probabilities; below 1 likelier and simpler compositions.
             batch_size: crystals at a time; the crystals do not depend on it.
             progress: show a bar on stderr.
             **steering: what the crystals shall be like: the attributes of :class:`generation.steering.Steering`, for
@@ -93,19 +95,20 @@ class LoadedModel:
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import default_num, make_request, warnings_of
+        from crystalsmith.generation.request import make_request, number_of, warnings_of
         from crystalsmith.generation.sampler import finished_batches
         from crystalsmith.generation.steering import Steering
 
         wanted = Steering.of(steering)
         request = make_request(
             self.model,
-            num=default_num(wanted, 16) if num is None else num,
+            num=number_of(wanted, num, 16),
             seed=seed,
             num_atoms=num_atoms,
             solver=solver,
             steps=steps,
             precision=self.precision,
+            temperature=temperature,
             steering=wanted,
         )
         bar = reporter(progress)

@@ -19,7 +19,7 @@ from crystalsmith.generation.device import choose_batch_size, choose_device, cho
 from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
-from crystalsmith.generation.request import Request, default_num, make_request, warnings_of
+from crystalsmith.generation.request import Request, make_request, number_of, warnings_of
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
@@ -43,6 +43,7 @@ class Options:
     num_atoms: str | None = None
     steps: int | None = None
     solver: str | None = None
+    temperature: float | None = None
     precision: str | None = None
     trajectories: bool | None = None
     device: str = "auto"
@@ -132,12 +133,13 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     model, digest = load_model(name), weights_sha256(find_model(name))
     request = make_request(
         model,
-        num=default_num(options.steering, DEFAULT_NUM) if options.num is None else options.num,
+        num=number_of(options.steering, options.num, DEFAULT_NUM),
         seed=options.seed or 0,
         num_atoms=options.num_atoms,
         solver=options.solver,
         steps=options.steps,
         precision=precision,
+        temperature=options.temperature,
         steering=options.steering,
     )
     for sentence in warnings_of(model, request):
@@ -179,7 +181,7 @@ def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[st
     """A resumed run goes on with its own settings; one that is given and differs is an error that names it."""
     given: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("num", "seed", "steps", "solver", "precision", "batch_size", "trajectories")
+        for name in ("num", "seed", "steps", "solver", "temperature", "precision", "batch_size", "trajectories")
     }
     if options.precision == "auto":
         given["precision"] = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch, wrap
-from crystalsmith.diffusion.guidance import allow_elements
+from crystalsmith.diffusion.guidance import allow_elements, sharpen_species
 from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
@@ -110,7 +110,7 @@ def sample_batch(
     denoiser = denoiser or model.denoiser
     if request.precision == "bf16":
         denoiser = _autocast(denoiser, device)
-    watch = _FiniteScores(follow(denoiser, request, indices, device))
+    watch = _FiniteScores(sharpen_species(follow(denoiser, request, indices, device), request.temperature))
     with torch.no_grad():
         setting = set_up(model, request, indices, num_atoms, noise, device)
         if callback is not None:

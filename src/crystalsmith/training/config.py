@@ -250,7 +250,8 @@ class Recipe:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
         model: ``preset`` (tiny, small, base) and any field of the network's ``DenoiserConfig``.
-        base: model that is fine-tuned (a name or a folder); then ``model`` and ``process`` are the base's.
+        base: model whose weights the run starts from (a name or a folder); then ``model`` and ``process`` are the
+            base's, except that ``process.task`` may turn a model that generates into one that predicts structures.
         freeze_base: train only what fine-tuning adds.
         conditions: properties that the model is conditioned on.
         process: ``constants`` (``data``: density and cell variance of the data set; ``published``) and any field of

@@ -405,7 +405,8 @@ class Loop:
         metadata = dataclasses.replace(self.model.metadata, training=facts.to_dict() | told)
         with self._averaged():
             model = Model(self.model.network, self.model.process, metadata)
-            save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts))
+            task = model.process.config.task
+            save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts, task))
 
 
 def training_rows(dataset: Any, recipe: Recipe) -> Any:
