@@ -82,7 +82,8 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     if options.request.control is not None:
         # Energies of a file belong to the crystals alone.
         plain = replace(options, energies=None)
-        control = _judged(read_samples(options.request.control, options.limit), out / "control", plain, reference, Clock())[:2]
+        free = read_samples(options.request.control, options.limit)
+        control = _judged(free, out / "control", plain, reference, Clock())[:2]
         clock.lap("control")
     found = summarise(crystals, reference, options.relaxation is not None)
     if hull is not None:
