@@ -53,6 +53,8 @@ def _verdicts(structures: list, rng: np.random.Generator, number: int) -> int:
         found[kind].append(tuple(verdicts))
         if verdicts[0] != verdicts[1]:
             print(f"pair {count} ({kind}) differs: ours {verdicts[0]}, plain {verdicts[1]}: {one} {other}")
+        if count % 200 == 199:
+            print(f"{count + 1} pairs", file=sys.stderr, flush=True)
     for kind, verdicts in found.items():
         ordered, either = (sum(ours[k] for ours, _ in verdicts) for k in (0, 1))
         wrong = sum(ours != plain for ours, plain in verdicts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tests.evaluation.conftest import GOLD_ERROR, metals
+from typer.testing import CliRunner
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.bias import (
@@ -111,3 +112,19 @@ def test_a_reference_without_labels_for_its_structures_is_refused(reference_fold
         measure_bias(reference, EMT, rows=5)
     with pytest.raises(InputError, match="at least one"):
         measure_bias(reference, EMT, rows=0)
+
+
+def test_the_command_prints_a_table_and_goes_on(metal_reference, in_process) -> None:
+    from crystalsmith.cli.main import app
+
+    command = ["reference", "bias", str(metal_reference), "--potential", EMT, "--jobs", "1"]
+    first = CliRunner().invoke(app, [*command, "--rows", "2"])
+    assert first.exit_code == 0, first.output
+    assert "0 energies are known, 2 single points" in first.output
+    second = CliRunner().invoke(app, command)
+    assert "2 energies are known, 2 single points" in second.output
+    gold = next(line for line in second.stdout.splitlines() if line.startswith("Au"))
+    assert "doubtful" in gold
+    wrong = CliRunner().invoke(app, ["reference", "bias", str(metal_reference), "--potential", "unheard"])
+    assert wrong.exit_code == 2
+    assert "no potential 'unheard'" in wrong.output

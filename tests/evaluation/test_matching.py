@@ -121,3 +121,31 @@ def test_a_crystal_that_cannot_be_reduced_matches_nothing() -> None:
     unheard = Candidate("", crystal([[0, 0, 0]], 3.0 * np.eye(3), [130]))
     assert not matches(unheard, unheard)
     assert unheard.problem
+
+
+def test_a_pair_that_takes_too_long_is_recorded(monkeypatch) -> None:
+    import time
+
+    from crystalsmith.evaluation import matching
+
+    class Slow:
+        def fit(self, *_, **__) -> bool:
+            time.sleep(30)
+            return True
+
+    monkeypatch.setattr(matching, "TIME_LIMIT", 0.05)
+    monkeypatch.setattr(matching, "_matcher", Slow)
+    crystals = [Candidate(name, ROCK_SALT) for name in ("a", "b", "c")]
+    began = time.monotonic()
+    assert group(crystals) == [0, 1, 2]
+    assert group(crystals, disordered=True) == [0, 1, 2]
+    assert time.monotonic() - began < 5
+    assert crystals[0].problem == ""
+    assert "comparing a and b took more than 0.05 s" in crystals[1].problem
+
+
+def test_two_hundred_atoms_are_matched_with_their_own_copy() -> None:
+    rng = np.random.default_rng(0)
+    frac, cell, numbers = rng.random((200, 3)), 16.0 * np.eye(3), rng.integers(1, 5, 200)
+    moved = frac + 0.02 * rng.standard_normal((200, 3)) / 16.0
+    assert matches(Candidate("a", (frac, cell, numbers)), Candidate("b", (moved, cell, numbers)))

@@ -258,3 +258,28 @@ def test_structure_prediction_begins_as_a_model_that_generates(untrained, datase
         with pytest.raises(InputError, match=sentence):
             train(dataset_folder, tmp_path / "wrong", Recipe.from_dict(settings | wrong), quiet=True)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_energy_above_hull_is_computed_from_a_reference(untrained, labelled, tmp_path) -> None:
+    """On a hull of the elements alone, at zero, the energy above it is the formation energy."""
+    from crystalsmith.evaluation.reference_build import build_reference
+
+    table, zeros = tmp_path / "hull.csv", tmp_path / "zeros.json"
+    table.write_text("composition,formation_energy_per_atom\nLi,0\nO,0\nSi,0\nFe,0\n")
+    zeros.write_text(json.dumps(dict.fromkeys(["Li", "O", "Si", "Fe"], 0.0)))
+    build_reference([], tmp_path / "ref", hull=table, corrections="none", elemental_energies=zeros)
+    with pytest.raises(InputError, match="no label 'formation_energy_per_atom'"):
+        tune(untrained, labelled, tmp_path / "no", ["energy_above_hull"], reference=tmp_path / "ref")
+    energies = np.linspace(-2, 1, 34).astype(np.float32)
+    energies[::3] = np.nan
+    np.save(labelled / "labels" / "formation_energy_per_atom.npy", energies)
+    manifest = json.loads((labelled / "manifest.json").read_text())
+    manifest["labels"]["formation_energy_per_atom"] = {}
+    (labelled / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="give --property energy_above_hull"):
+        tune(untrained, labelled, tmp_path / "no", ["band_gap"], reference=tmp_path / "ref")
+    tune(untrained, labelled, tmp_path / "run", ["energy_above_hull"], reference=tmp_path / "ref")
+    facts = load_model(tmp_path / "run" / "last").metadata.properties["energy_above_hull"]
+    assert (facts["source"], facts["count"]) == ("computed", 16)
+    assert facts["min"] == pytest.approx(np.nanmin(energies[:24]))
+    assert facts["mean"] == pytest.approx(np.nanmean(energies[:24]))

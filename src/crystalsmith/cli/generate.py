@@ -57,7 +57,8 @@ def generate(
         int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
+        str | None,
+        typer.Option(help="multistep, predictor_corrector, ancestral, heun or published.", show_default="the model's"),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -74,6 +75,12 @@ def generate(
     precision: Annotated[
         str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
     ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the network first (a minute or more; needs a C++ compiler): for long runs."
+        ),
+    ] = False,
     trajectories: Annotated[
         bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")
     ] = False,
@@ -212,7 +219,7 @@ def generate(
 
     OUT holds a CIF per crystal (cif/, symmetrised at 0.1 angstrom where a space group is found), all crystals as
     generated (crystals.extxyz), a table (crystals.csv) and the record of the run (manifest.json). Each finished batch
-    is written before the next begins; an interrupted run keeps what it has and goes on with --resume.
+    is written while the next is made; an interrupted run keeps what it has and goes on with --resume.
     """
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
@@ -254,6 +261,7 @@ def generate(
         precision=precision,
         trajectories=trajectories or None,
         device=device,
+        compile=compile_,
         steering=steering,
     )
     summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))

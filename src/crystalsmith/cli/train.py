@@ -45,6 +45,9 @@ def train(
             help="Condition the model on this property from the start; repeatable. With --task property: predict it.",
         ),
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Reference set to compute the property energy_above_hull from; see finetune.")
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -76,6 +79,7 @@ def train(
         "output.tensorboard": "true" if tensorboard else None,
         "process.task": task,
         "base": base,
+        "conditions.reference": None if reference is None else str(reference.resolve()),
     }
     overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
     if task == "property":

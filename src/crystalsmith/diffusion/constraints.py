@@ -24,7 +24,7 @@ class ConstrainedProcess(Process):
     """The process with every element decided within bounds; all else is as in :class:`Process`.
 
     Which atoms leave the mask in a step does not depend on their elements, so it is left to the process; only what
-    they become is decided jointly. An element that is decided stays.
+    they become is decided jointly. An element that is decided stays, unless the step remasks it.
 
     Args:
         config: of the process.
@@ -37,10 +37,18 @@ class ConstrainedProcess(Process):
         self.bounds, self.fixed = bounds, fixed
 
     def predict_species(
-        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw, *, confidence: float | None
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        confidence: float | None = None,
+        remask: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Process.predict_species`; what is drawn and what is most probable both keep the bounds."""
-        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence)
+        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
         drawn = self._settled(batch, drawn, scores, draw, confident=False)
         return drawn, self._settled(batch, likely, scores, draw, confident=True)
 
@@ -53,6 +61,8 @@ class ConstrainedProcess(Process):
             return log_probs.argmax(-1) if confident else draw.categorical(log_probs, word=1)
 
         numbers = settle(self.bounds, batch, self.fixed, leaves & ~given, scores.species_logits, pick, confident)
+        # What goes back into the mask leaves room for more than it takes: the bounds can still be kept.
+        numbers = torch.where(free == MASK, MASK, numbers)
         return torch.where(given, torch.where(masked & ~leaves, batch.atomic_numbers, self.fixed), numbers)
 
 

@@ -216,6 +216,7 @@ class Process:
         *,
         churn: float = 1.0,
         confidence: float | None = None,
+        remask: float = 0.0,
         scalar_cell_noise: bool = False,
     ) -> tuple[CrystalBatch, CrystalBatch]:
         """One step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
@@ -224,13 +225,13 @@ class Process:
 
         Args:
             churn: how much of the ancestral noise coordinates and cell receive; 0 follows the probability-flow ODE.
-            confidence: see :meth:`predict_species`.
+            confidence, remask: see :meth:`predict_species`.
             scalar_cell_noise: draw one Gaussian per crystal for the cell, as the published sampler does.
         """
         sample, mean = self.move(batch, scores, t, t_next, draw, churn=churn, scalar_cell_noise=scalar_cell_noise)
         if not self.corrupts_species:
             return sample, mean
-        drawn, likely = self.predict_species(batch, scores, t, t_next, draw, confidence=confidence)
+        drawn, likely = self.predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
         return sample.replace(atomic_numbers=drawn), mean.replace(atomic_numbers=likely)
 
     def move(
@@ -257,7 +258,15 @@ class Process:
         return batch.replace(frac_coords=frac, cell=cell), batch.replace(frac_coords=frac_mean, cell=cell_mean)
 
     def predict_species(
-        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw, *, confidence: float | None
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        confidence: float | None = None,
+        remask: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """Atomic numbers ``(N,)`` after a step from ``t`` to ``t_next``: drawn, and the most probable ones.
 
@@ -265,10 +274,12 @@ class Process:
             confidence: ``None`` lets every masked atom leave with the same probability, as in D3PM. A number lets
                 as many leave, but those whose drawn element is most probable first
                 (:func:`crystalsmith.diffusion.species.by_confidence`); it is the temperature of that order.
+            remask: share of the largest possible probability with which an atom goes back into the mask, to be
+                decided again (:meth:`SpeciesProcess.posterior_logits`).
         """
         t_atom, s_atom = t[batch.batch_index], t_next[batch.batch_index]
         probs = torch.softmax(scores.species_logits, -1)
-        logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom)
+        logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom, remask)
         drawn, likely = draw.categorical(logits) + 1, logits.argmax(-1) + 1
         if confidence is not None:
             drawn = by_confidence(

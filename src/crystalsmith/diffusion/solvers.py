@@ -60,7 +60,10 @@ def schedule(
             where the cells settle.
     """
     times = torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
-    return times if kind == "uniform" else 2.0 * torch.sin(0.25 * math.pi * times).square()
+    if kind == "uniform":
+        return times
+    # 1 - cos, without a difference of close numbers at the end.
+    return (2.0 * torch.sin(0.25 * math.pi * times).square()).clamp(max=1.0)
 
 
 def resampled(times: Tensor, repeats: int, jump: int = 10) -> Tensor:
@@ -111,6 +114,7 @@ def multistep(
     *,
     churn: float = 0.0,
     confidence: float | None = None,
+    remask: float = 0.0,
 ) -> CrystalBatch:
     """Second order for coordinates and cell at one network call per step; species by the posterior of the whole step.
 
@@ -120,7 +124,7 @@ def multistep(
 
     Args:
         churn: share of the ancestral noise that each step adds; 0 follows the probability-flow ODE.
-        confidence: see :meth:`Process.predict_species`.
+        confidence, remask: see :meth:`Process.predict_species`.
     """
     mean, past = batch, None
     for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
@@ -129,7 +133,7 @@ def multistep(
             batch, past = process.renoise(batch, t, t_next, draw), None
             continue
         scores, past = process.extrapolate(batch, denoiser(batch, t), t, t_next, past)
-        batch, mean = process.predict(batch, scores, t, t_next, draw, churn=churn, confidence=confidence)
+        batch, mean = process.predict(batch, scores, t, t_next, draw, churn=churn, confidence=confidence, remask=remask)
         if callback is not None:
             callback(step, batch, mean)
     return _upright(mean)

@@ -63,13 +63,21 @@ class SpeciesProcess:
         probs[:, _MASK_CLASS] += 1.0 - keep.squeeze(-1)
         return torch.log(probs)
 
-    def posterior_logits(self, noisy: Tensor, clean_probs: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    def posterior_logits(
+        self, noisy: Tensor, clean_probs: Tensor, t: Tensor, t_next: Tensor, remask: float = 0.0
+    ) -> Tensor:
         """Unnormalised log q(x_s | x_t, p(x_0)) ``(N, 101)`` for s = ``t_next`` < t.
 
         D3PM eq. 3 with p(x_0) in place of x_0: the product of q(x_s | x_0) and q(x_t | x_s), 1e-20 added inside each
         logarithm. In continuous time an atom that is unmasked stays what it is, exactly; the published chain may
         change it once p(x_0) falls below 1e-20.
+
+        With ``remask`` > 0 an unmasked atom returns to the mask with probability sigma = remask min(1, (1 - alpha_s) /
+        alpha_t), and masked ones leave more often, so that as many are masked at each time as ever (ReMDM: Wang et
+        al., "Remasking discrete diffusion models with inference-time scaling", 2025, eq. 4, rescaled schedule).
         """
+        if remask > 0:
+            return _remasking(noisy, clean_probs, (1.0 - t).unsqueeze(-1), (1.0 - t_next).unsqueeze(-1), remask)
         alpha_t, alpha_s = (1.0 - t).unsqueeze(-1), (1.0 - t_next).unsqueeze(-1)
         logits = _posterior(noisy, clean_probs, alpha_t, alpha_s)
         if self.levels is not None:
@@ -129,6 +137,15 @@ def by_confidence(
     rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device)) - first[index]
     chosen = masked & (rank < leaving[index])
     return torch.where(chosen, elements, torch.where(masked, MASK, drawn))
+
+
+def _remasking(noisy: Tensor, clean_probs: Tensor, alpha_t: Tensor, alpha_s: Tensor, remask: float) -> Tensor:
+    """Log of the ReMDM posterior ``(N, 101)``; alphas are survival probabilities ``(N, 1)``, t > s."""
+    back = remask * ((1.0 - alpha_s) / alpha_t.clamp(min=_TINY)).clamp(max=1.0)
+    leave = (alpha_s - (1.0 - back) * alpha_t) / (1.0 - alpha_t)
+    stays = F.one_hot(noisy - 1, NUM_CLASSES).to(clean_probs.dtype)
+    elements = torch.where((noisy == MASK).unsqueeze(-1), leave * clean_probs, (1.0 - back) * stays)[:, :_MASK_CLASS]
+    return torch.log(torch.cat([elements, 1.0 - elements.sum(-1, keepdim=True)], -1).clamp(min=0.0) + _TINY)
 
 
 def _posterior(noisy: Tensor, clean_probs: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:

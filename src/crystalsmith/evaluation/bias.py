@@ -24,6 +24,7 @@ from crystalsmith.evaluation.completeness import system_of
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.potentials import Potential
 from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.report import write_atomically
 from crystalsmith.evaluation.single_points import Energies, potential_file
 from crystalsmith.evaluation.statistics import rate
 
@@ -126,8 +127,6 @@ def measure_bias(
         **fitted(compositions, differences),
     }
     file = potential_file(reference, energies.potential, ".bias.json")
-    from crystalsmith.evaluation.report import write_atomically
-
     write_atomically(file, json.dumps(record, indent=1) + "\n")
     return record | {"file": str(file)}
 

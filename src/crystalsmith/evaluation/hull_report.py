@@ -87,7 +87,7 @@ def _doubts(doubts: dict[str, Any]) -> str:
     share = doubts["crystals"]
     text = f"{share['count']} of {share['of']} crystals, {doubts['stable_0.1']} of them within 0.1 eV/atom"
     names = ", ".join(f"{symbol} {1000 * value:+.0f}" for symbol, value in list(doubts["elements"].items())[:12])
-    text += f" ({names}{', ...' if len(doubts['elements']) > 12 else ''})" if names else ""
+    text += f" (elements: {names}{', ...' if len(doubts['elements']) > 12 else ''})" if names else ""
     return text + (f"; not measured: {' '.join(doubts['not_measured'])}" if doubts["not_measured"] else "")
 
 

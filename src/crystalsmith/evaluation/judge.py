@@ -15,9 +15,12 @@ from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, for
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.evaluation.work import bar, in_order
+from crystalsmith.evaluation.work import TooSlow, at_most, bar, in_order
 
 CHUNK = 32
+
+SMACT_LIMIT = 10.0
+"""Seconds for the oxidation states of one composition."""
 
 
 def described(samples: Sequence[Sample], jobs: int) -> list[Judged]:
@@ -59,6 +62,7 @@ def facts_or_problem(arrays: Arrays) -> tuple[Facts | None, str]:
 def charge_balanced(numbers: Sequence[int]) -> bool | None:
     """SMACT's verdict on a composition, with alloys and single elements let through; None without the package.
 
+    Also None where its search takes longer than ``SMACT_LIMIT``: it tries all combinations of oxidation states.
     Compositions of elements that SMACT does not know have no neutral combination, so they do not pass.
     """
     try:
@@ -70,7 +74,10 @@ def charge_balanced(numbers: Sequence[int]) -> bool | None:
     from crystalsmith.evaluation.facts import reduced_formula
 
     try:
-        return bool(smact_validity(Composition(reduced_formula(np.array(numbers)))))
+        with at_most(SMACT_LIMIT):
+            return bool(smact_validity(Composition(reduced_formula(np.array(numbers)))))
+    except TooSlow:
+        return None
     except Exception:  # an element without oxidation states in its tables
         return False
 
@@ -230,3 +237,19 @@ def _match(peers: _Peers) -> list[_Verdict]:
 
 def _volume_per_atom(arrays: Arrays) -> float:
     return abs(float(np.linalg.det(arrays[1]))) / len(arrays[2])
+
+
+def rank_by_energy(crystals: Sequence[Judged]) -> None:
+    """Rank the crystals of each reduced formula by energy per atom: which of the structures predicted for it to take.
+
+    Crystals without energy and those that failed have no rank; equal energies keep the order of the input.
+    """
+    groups: dict[tuple[tuple[int, int], ...], list[tuple[float, int]]] = {}
+    for place, crystal in enumerate(crystals):
+        # Of one composition, total and formation energies differ by a constant.
+        energy = crystal.formation_energy if crystal.energy_per_atom is None else crystal.energy_per_atom
+        if energy is not None and not crystal.failure:
+            groups.setdefault(formula_key(crystal.sample.numbers), []).append((energy, place))
+    for members in groups.values():
+        for rank, (_, place) in enumerate(sorted(members), start=1):
+            crystals[place].energy_rank = rank

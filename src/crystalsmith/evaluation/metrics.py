@@ -43,6 +43,7 @@ class Judged:
         relaxed: facts of the relaxed crystal.
         failure, detail: why it could not be judged to the end.
         formation_energy: eV/atom on the reference's scale.
+        energy_rank: among the crystals of its reduced formula by energy, 1 is the lowest.
         energy_above_hull: eV/atom.
         energy_above_label_hull: eV/atom, where the hull is the potential's own.
         missing_elements: symbols that the hull does not know.
@@ -67,6 +68,7 @@ class Judged:
     detail: str = ""
     energy_per_atom: float | None = None
     formation_energy: float | None = None
+    energy_rank: int | None = None
     energy_above_hull: float | None = None
     missing_elements: tuple[str, ...] = ()
     hull_entries: int | None = None

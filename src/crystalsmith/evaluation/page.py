@@ -132,8 +132,12 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in (found.get("distributions") or {}).items():
         text = _rate(value) if isinstance(value, dict) else f"{value:.3g}" if value is not None else ""
         lines.append((name.replace("_", " "), text))
-    for name in ("radioactive", "noble_gases", "scarce"):
-        lines.append((f"holds {name.replace('_', ' ')} elements", _rate(found["composition"][name])))
+    for name, label in (
+        ("radioactive", "a radioactive element"),
+        ("noble_gases", "a noble gas"),
+        ("scarce", "a scarce element"),
+    ):
+        lines.append((f"holds {label}", _rate(found["composition"][name])))
     diversity = found["diversity"]
     counts = ", ".join(
         f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")

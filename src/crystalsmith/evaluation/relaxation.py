@@ -35,6 +35,10 @@ GRACE = 30.0
 """Seconds beyond the time limit that a process gets to notice by itself that its time is up."""
 
 
+STIFFNESS = 30.0
+"""eV per square angstrom: the curvature that the optimiser presumes before it has seen any."""
+
+
 @dataclass(frozen=True)
 class Relaxation:
     """How crystals are relaxed.
@@ -193,28 +197,33 @@ def unknown_elements(calculator: Any, numbers: Any) -> str:
 def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxation, began: float) -> Relaxed:
     from ase import Atoms
     from ase.filters import FrechetCellFilter
-    from ase.optimize import FIRE
+    from ase.optimize import BFGS
 
     frac, cell, numbers = arrays
     atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
     atoms.calc = calculator
     volume = atoms.get_volume()
-    optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
-    failure, detail, converged = "", "", False
-    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.steps):
+    # A strain times this length is a coordinate about as stiff as an atom's, whatever the size of the cell.
+    length = math.sqrt(len(atoms))
+    filtered = FrechetCellFilter(atoms, exp_cell_factor=length)
+    optimizer = BFGS(filtered, logfile=None, alpha=STIFFNESS)
+    failure, detail, converged, largest = "", "", False, math.nan
+    for _ in optimizer.irun(fmax=0.0, steps=settings.steps):
         change = atoms.get_volume() / volume
-        if not (math.isfinite(change) and math.isfinite(float(atoms.get_potential_energy()))):
-            failure, detail = "exploded", "energy or volume is not finite"
+        largest = _largest_force(filtered, length)
+        converged = largest < settings.fmax
+        if not math.isfinite(change + largest + float(atoms.get_potential_energy())):
+            failure, detail = "exploded", "energy, forces or volume are not finite"
         elif not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
             failure, detail = "exploded", f"the volume changed by a factor of {change:.3g}"
         elif time.monotonic() - began > settings.time_limit and not converged:
             failure, detail = TIMED_OUT, f"more than {settings.time_limit:g} s"
-        if failure:
+        if failure or converged:
             break
     steps = int(optimizer.nsteps)
     if not failure and not converged:
         failure = "not_converged"
-        detail = f"largest force {np.linalg.norm(atoms.get_forces(), axis=1).max():.3g} eV/angstrom after {steps} steps"
+        detail = f"largest force {largest:.3g} eV/angstrom after {steps} steps"
     if failure == "exploded":
         return replace(result, failure=failure, detail=detail, steps=steps)
     end = (atoms.get_scaled_positions(), atoms.cell.array, numbers)
@@ -231,6 +240,14 @@ def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxa
         rmsd=rms_displacement(arrays, end),
         steps=steps,
     )
+
+
+def _largest_force(filtered: Any, length: float) -> float:
+    """The largest force in eV/angstrom, where stress times volume per atom counts as one, as the field has it."""
+    forces = np.array(filtered.get_forces())
+    num_atoms = len(forces) - 3
+    forces[num_atoms:] *= length / num_atoms
+    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None, reference: Reference | None) -> None:

@@ -36,6 +36,7 @@ COLUMNS = (
     "energy_above_label_hull",
     "formation_energy_per_atom",
     "energy_per_atom",
+    "energy_rank",
     *(f"stable_{t:g}" for t in THRESHOLDS),
     "unique",
     "duplicate_of",
@@ -130,7 +131,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}); free some space and run again.") from None
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); free some space, then run again (after relaxing: --resume)."
+        ) from None
 
 
 def finite(value: Any) -> Any:

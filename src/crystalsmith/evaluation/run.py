@@ -14,7 +14,7 @@ import crystalsmith
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked import Request, judge_request
 from crystalsmith.evaluation.energies import read_energies
-from crystalsmith.evaluation.judge import described, match, place_energies
+from crystalsmith.evaluation.judge import described, match, place_energies, rank_by_energy
 from crystalsmith.evaluation.matching import SETTINGS as MATCHER
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged, summarise
@@ -76,14 +76,15 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     options.request.check(samples, options.relaxation, options.energies is not None, reference)
     clock.lap("read")
     crystals, arrays, hull = _judged(samples, out, options, reference, clock)
+    rank_by_energy(crystals)
     match(crystals, arrays, reference, options.jobs)
     clock.lap("match")
     control = None
     if options.request.control is not None:
         # Energies of a file belong to the crystals alone.
         plain = replace(options, energies=None)
-        free = read_samples(options.request.control, options.limit)
-        control = _judged(free, out / "control", plain, reference, Clock())[:2]
+        others = read_samples(options.request.control, options.limit)
+        control = _judged(others, out / "control", plain, reference, Clock())[:2]
         clock.lap("control")
     found = summarise(crystals, reference, options.relaxation is not None)
     if hull is not None:

@@ -18,6 +18,7 @@ from crystalsmith.evaluation.potential_hull import LEFT_OUT, potential_hull
 from crystalsmith.evaluation.potentials import find_potential
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.relaxation import Finished, Relaxation
+from crystalsmith.evaluation.report import write_atomically
 from crystalsmith.evaluation.single_points import Energies
 
 HULLS = ("labels", "potential")
@@ -110,8 +111,6 @@ def _announce(text: str) -> None:
 
 
 def _write_left_out(file: Path, rows: Sequence[tuple[Any, ...]]) -> None:
-    from crystalsmith.evaluation.report import write_atomically
-
     buffer = io.StringIO()
     head = ("id", "composition", "chemical_system", "formation_energy_per_atom", "energy_above_hull", "reason")
     csv.writer(buffer, lineterminator="\n").writerows([head, *rows])

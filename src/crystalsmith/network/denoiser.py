@@ -135,19 +135,18 @@ class GemNetDenoiser(nn.Module):
     def score(self, batch: CrystalBatch, t: Tensor, edges: EdgeTable, conditions: Conditions | None = None) -> Scores:
         """:meth:`forward` with the neighbours of ``batch.one`` that were found before.
 
-        What does not depend on the conditions is computed once for all copies of a crystal: neighbours, bases and, if
-        all conditions come by adapters, everything before the first block. Copies share their time as well.
+        What does not depend on the conditions is computed once for all copies of a crystal: the neighbours and, if all
+        conditions come by adapters, everything before the first block. Copies share their time as well.
         """
         embedded = self._embed_properties(batch, conditions)
+        if self.base_names:  # they enter at the first atom vector; repeating the bases costs as much as they do
+            start, edges, copies = batch, edges.repeat(batch.copies), 1
+        else:
+            start, copies = batch.one, batch.copies
+            t = t[: len(start)]
         direction = -edges.vector / edges.distance.unsqueeze(-1)
         radial, basis = self.basis(edges)
-        cosines = _lattice_cosines(batch.one, edges, direction)
-        copies = batch.copies
-        if self.base_names:  # conditions enter at the first atom vector
-            edges, basis, direction = edges.repeat(copies), basis.repeat(copies), direction.repeat(copies, 1)
-            start, radial, cosines, copies = batch, radial.repeat(copies, 1), cosines.repeat(copies, 1), 1
-        else:
-            start, t = batch.one, t[: batch.num_crystals // copies]
+        cosines = _lattice_cosines(start, edges, direction)
         h = self._embed_atoms(start, t, embedded)
         m = self.lattice(self.edges(h, radial, edges), cosines)
         force, stress = self._often(self._heads, 0, m, basis)

@@ -228,6 +228,7 @@ class ConditionSettings:
             sees none) or ``subsets`` (all at once, and of what is left each with probability 1/2: for many properties
             of which any few are asked for).
         dropout_probability: with which a crystal does not see its labels, so that the model learns to do without.
+        reference: folder of a reference set; ``energy_above_hull`` is then computed from its hull.
         rows: ``all`` (unlabelled crystals keep the unconditional model alive) or ``labelled`` (only crystals with at
             least one label).
     """
@@ -237,6 +238,7 @@ class ConditionSettings:
     dropout: Dropout = "independent"
     dropout_probability: float = 0.2
     rows: Literal["all", "labelled"] = "all"
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout_probability < 1, "conditions.dropout_probability must be at least 0 and below 1.")

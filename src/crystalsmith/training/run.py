@@ -90,7 +90,7 @@ def check(data: Path, recipe: Recipe) -> None:
         base = Model.from_config(read_config(find_model(recipe.base)), empty=True)
         task_config(recipe, base.process.config)
     wanted = {name: kind_of(name, str(kind or "")) for name, kind in recipe.conditions.properties.items()}
-    check_labels(dataset, wanted)
+    check_labels(dataset, wanted, recipe.conditions.reference)
 
 
 def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -162,7 +162,7 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
     dataset: Any = CrystalDataset.open(data)
     coverage: dict[str, Coverage] = {}
     if recipe.conditions.properties:
-        dataset = Labelled(dataset, recipe.conditions.properties)
+        dataset = Labelled(dataset, recipe.conditions.properties, recipe.conditions.reference)
         dataset.require_labels()
         coverage = dataset.coverage
     model = build_model(recipe, dataset.manifest, coverage)

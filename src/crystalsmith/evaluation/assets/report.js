@@ -119,7 +119,7 @@ function draw() {
   const rows = shown();
   $("count").textContent = `${rows.length} of ${data.rows.length}`;
   $("body").replaceChildren(...rows.map(({ row, i }) => {
-    const line = element("tr", i === state.chosen ? { class: "chosen" } : {}, ...row.map((c) => element("td", {}, c === true ? "yes" : c === false ? "no" : short(c))));
+    const line = element("tr", { "data-i": i, class: i === state.chosen ? "chosen" : "" }, ...row.map((c) => element("td", {}, c === true ? "yes" : c === false ? "no" : short(c))));
     line.addEventListener("click", () => choose(i));
     return line;
   }));
@@ -177,7 +177,7 @@ function download(name, crystal) {
 }
 function choose(i) {
   state.chosen = i;
-  draw();
+  document.querySelectorAll("#body tr").forEach((line) => line.classList.toggle("chosen", Number(line.dataset.i) === i));
   const name = data.rows[i][0], before = data.before[i], after = data.after[i];
   $("name").textContent = `${name} ${data.rows[i][1] ?? ""}`;
   const buttons = [];
