@@ -142,6 +142,22 @@ def test_a_predictor_measures_what_nothing_else_does(tmp_path) -> None:
     assert found["requirements"]["all"]["count"] == 4
 
 
+def test_what_is_measured_is_not_predicted(tmp_path) -> None:
+    class Heavy:
+        name, note = "density", "by a guess"
+
+        def __call__(self, crystals):
+            return [99.0] * len(crystals)
+
+    run = write_run(tmp_path / "run", NAMES, {"target_density": [2.0] * 4})
+    requirement = parse_requirement("density<50")
+    options = Options(request=Request(predictors=(Heavy(),), requirements=(requirement,)))
+    found = evaluate(run, tmp_path / "out", options)["metrics"]
+    assert found["requirements"]["all"]["count"] == 4
+    assert found["requirements"]["measured_by"] == {"density": "of the crystal as generated"}
+    assert found["adherence"]["density"]["q95"] < 50
+
+
 def test_requirements_count_among_stable_unique_and_novel_ones(tmp_path, reference_folder) -> None:
     cifs = write_cifs(tmp_path / "cifs", ["nacl", "cscl", "cscl", "nacl-dense"])
     energies = {f"{k:03d}-{n}": ENERGIES[n] for k, n in enumerate(["nacl", "cscl", "cscl", "nacl-dense"])}

@@ -85,6 +85,7 @@ def test_argon_of_lennard_jones_has_the_modulus_of_the_lattice_sum() -> None:
     assert found.value == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow  # starts four processes
 def test_an_evaluation_computes_it_once_and_for_the_control_too(tmp_path) -> None:
     from crystalsmith.evaluation.asked import Request
     from crystalsmith.evaluation.relaxation import Relaxation

@@ -97,15 +97,16 @@ def judge_request(
         control: the same two of the control.
     """
     relaxed = relaxation is not None
-    measure(crystals, relaxed, request.predictors, arrays)
+    used = measure(crystals, relaxed, request.predictors, arrays)
+    potential = relaxation.potential if relaxation else None
     targets = read_targets(crystals)
     free = None
     if control is not None:
         free = control[0]
-        measure(free, relaxed, request.predictors, control[1])
+        measure(free, relaxed, used, control[1])
     found, missing, charts = {}, {}, []
     for asked in targets:
-        how = how_measured(asked.name, relaxed, relaxation.potential if relaxation else None, request.predictors)
+        how = how_measured(asked.name, relaxed, potential, used)
         if not any(asked.name in c.measured for c in crystals):
             missing[f"target {asked.column}"] = "no crystal could be measured" if how else why_not(asked.name)
             continue
@@ -114,6 +115,9 @@ def judge_request(
     metrics: dict[str, Any] = {"adherence": found} if found else {}
     if request.requirements:
         metrics["requirements"] = judge_requirements(crystals, request.requirements)
+        metrics["requirements"]["measured_by"] = {
+            r.name: how_measured(r.name, relaxed, potential, used) for r in request.requirements
+        }
         if not sun_is_known(crystals):
             missing["requirements among S.U.N. crystals"] = "stability and novelty take a reference and energies"
     columns, rows = _table(crystals, targets, request)
@@ -193,6 +197,7 @@ def answer_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         for t, value in required.get("sun_and_all", {}).items():
             text = f"{_percent(value)}, {value['count']} of {value['of']} generated"
             lines.append((f"S.U.N. within {t} eV/atom and {together}", text))
+        lines += [(f"{name} is measured", how) for name, how in required["measured_by"].items() if how]
     return lines
 
 

@@ -71,13 +71,16 @@ def measure(
     relaxed: bool,
     predictors: Sequence[Predictor] = (),
     arrays: Callable[[Judged], Arrays | None] = lambda c: c.sample.arrays,
-) -> None:
+) -> tuple[Predictor, ...]:
     """Set ``measured`` of every crystal: all that can be measured, by canonical name.
 
     Args:
         relaxed: whether the set was relaxed.
-        predictors: for further properties. A property that the crystal shows by itself is not predicted.
+        predictors: for further properties. One that was measured for any crystal is predicted for none.
         arrays: the crystal that a predictor sees; None if there is none.
+
+    Returns:
+        The predictors that were used.
     """
     hhi = _hhi(crystals)
     for k, crystal in enumerate(crystals):
@@ -85,12 +88,14 @@ def measure(
         crystal.measured |= {name: getattr(crystal, held) for name, held in OF_ENERGIES.items()}
         crystal.measured["bulk_modulus"] = crystal.bulk_modulus
         crystal.measured = {n: v for n, v in crystal.measured.items() if _is_known(v)}
-    for predictor in predictors:
+    used = tuple(p for p in predictors if not any(p.name in c.measured for c in crystals))
+    for predictor in used:
         known = [(c, a) for c in crystals if c.valid and (a := arrays(c)) is not None]
         values = predictor([a for _, a in known])
         for (crystal, _), value in zip(known, values, strict=True):
             if math.isfinite(value):
-                crystal.measured.setdefault(predictor.name, value)
+                crystal.measured[predictor.name] = value
+    return used
 
 
 def _of_crystal(crystal: Judged, relaxed: bool) -> dict[str, Value]:
@@ -132,8 +137,10 @@ def _is_known(value: Value) -> bool:
     return value is not None and (isinstance(value, str) or math.isfinite(value))
 
 
-def how_measured(name: str, relaxed: bool, potential: str | None, predictors: Sequence[Predictor]) -> str:
+def how_measured(name: str, relaxed: bool, potential: str | None, used: Sequence[Predictor]) -> str:
     """One phrase for the report: what a property was measured by; empty if nothing measures it."""
+    if note := next((p.note for p in used if p.name == name), ""):
+        return note
     if name in ("chemical_system", "num_elements", "num_atoms", *HHI):
         return "from the composition"
     if name in OF_THE_CRYSTAL:
@@ -141,9 +148,7 @@ def how_measured(name: str, relaxed: bool, potential: str | None, predictors: Se
         return text + (", at 0.1 angstrom" if name == "space_group" else "")
     if name in OF_ENERGIES:
         return f"by {potential}" if potential else "from the given energies"
-    if name == "bulk_modulus" and potential:
-        return f"equation of state by {potential}"
-    return next((p.note for p in predictors if p.name == name), "")
+    return f"equation of state by {potential}" if name == "bulk_modulus" and potential else ""
 
 
 def why_not(name: str) -> str:
