@@ -17,6 +17,7 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.network.basis import envelope
 
 _TINY = 1e-6  # square angstrom; keeps the direction of a vanishing vector finite (and zero)
+_FAR = 20.0  # angstrom; more distant atoms are equally far
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _build(batch: CrystalBatch, cutoff: float, num_radial: int, num_angular: int
     count = target.shape[0]
     summed = zeros(count, num_radial).index_add(0, pair, radial)
     moments = zeros(count, 8, num_angular).index_add(0, pair, angular)
-    nearest = torch.where(target == source, 0.0, square.amin(1).sqrt()) / 10.0
+    nearest = square.amin(1).sqrt().clamp(max=_FAR) / 10.0
     alone = (target == source).to(summed.dtype)
     scalars = [summed, torch.stack([nearest, alone], -1)]
     for k in range(1, num_waves + 1):
@@ -87,7 +88,7 @@ def _build(batch: CrystalBatch, cutoff: float, num_radial: int, num_angular: int
 
 
 def harmonics(u: Tensor) -> Tensor:
-    """``(E, 3)`` unit vectors -> ``(E, 8)``: u, and sqrt(3/2) (u u^T - |u|^2 / 3) in an orthonormal basis (spec l=2)."""
+    """``(E, 3)`` unit vectors -> ``(E, 8)``: u, and sqrt(3/2) (u u^T - |u|^2 / 3) in an orthonormal basis."""
     x, y, z = u.unbind(-1)
     root = 1.5**0.5
     second = [

@@ -3,14 +3,14 @@
 Atoms carry a state h and ordered pairs a state e. A block lets each atom sum directions over its pairs (vectors and
 traceless tensors, weighted by e), reads angles back into the pairs as scalar products with these sums, and attends:
 the pair says how much an atom takes from another and which of its channels. Angles cost n^2 in this way, not n^3.
-Scalars only reach h and e, and the coordinate output is a sum of vectors: the network turns with the crystal except
-for the waves of fractional differences, which know the three axes.
+Only scalars reach h and e, and the coordinate output is a sum of vectors, so the network turns with the crystal; the
+waves of fractional differences know which lattice vector is which, and nothing else does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import NUM_CLASSES
+from crystalsmith.errors import InputError
 from crystalsmith.network.basis import SinusoidalEncoding
 from crystalsmith.network.conditioning import ConditionConfig, Conditioned, check_keys, read_conditions
 from crystalsmith.network.context import CrystalContext
@@ -55,6 +56,16 @@ class TransformerConfig:
     num_angular: int = 12
     num_moments: int = 16
     num_waves: int = 3
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if not (value > 0 or (entry.name in ("num_blocks", "num_waves") and value == 0)):
+                raise InputError(f"The network setting {entry.name} is {value!r}; it must be positive.")
+        if self.message_width % self.num_heads or self.width % 2:
+            raise InputError("The network's message_width must be a multiple of num_heads, and width an even number.")
+        if self.num_radial < 2 or self.num_angular < 2:
+            raise InputError("The network settings num_radial and num_angular must be 2 or more.")
 
 
 @dataclass(frozen=True)
