@@ -130,10 +130,8 @@ class TransformerDenoiser(Conditioned):
         self.vectors = nn.Linear(sizes.num_angular, sizes.num_moments, bias=False)
         self.tensors = nn.Linear(sizes.num_angular, sizes.num_moments, bias=False)
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_blocks))
-        self.pair_norm = nn.LayerNorm(sizes.pair_width)
         self.force_head = _zero(nn.Linear(sizes.pair_width, sizes.num_moments))
         self.stress_head = _zero(nn.Linear(sizes.pair_width, sizes.num_moments))
-        self.norm = nn.LayerNorm(width)
         self.species_head = nn.Linear(width, NUM_CLASSES)
 
     def forward(self, batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
@@ -142,16 +140,18 @@ class TransformerDenoiser(Conditioned):
         embedded = self.embed_properties(batch, conditions)
         pairs = build_pairs(batch, sizes.cutoff, sizes.num_radial, sizes.num_angular, sizes.num_waves)
         crystal = self._embed_crystal(batch, t, embedded)
-        h = self.species.weight[batch.atomic_numbers - 1] + crystal[batch.batch_index]
+        h = self.species(batch.atomic_numbers - 1) + crystal.index_select(0, batch.batch_index)
         first, second = self.ends(h).to(h.dtype).chunk(2, -1)
         e = self.pair(pairs.scalars)
         e = F.silu(e + gather(first, pairs.target, e) + gather(second, pairs.source, e))
         moments = torch.cat([self.vectors(pairs.vectors), self.tensors(pairs.tensors)], 1)  # (P, 8, num_moments)
+        atoms = h.new_zeros(h.shape[0], 8)
         for index, block in enumerate(self.blocks):
             h = h + self.context.share(index, batch, h)
             h = self.adapt(h, index, batch, embedded)
-            h, e = block(h, e, crystal, moments, pairs, batch)
-        return self._read_out(batch, h, e, moments, pairs)
+            h, e, part = block(h, e, crystal, moments, pairs, batch)
+            atoms = atoms + part
+        return self._read_out(batch, h, e, moments, pairs, atoms)
 
     def _embed_crystal(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """``(B, width)`` from time, shape and size of the cell, and base conditions."""
@@ -163,15 +163,15 @@ class TransformerDenoiser(Conditioned):
         parts = [self.time(100.0 * t), shape, *(embedded[name][0] for name in self.base_names)]
         return self.crystal(torch.cat(parts, -1)).to(t.dtype) + self.context.embed(batch).to(t.dtype)
 
-    def _read_out(self, batch: CrystalBatch, h: Tensor, e: Tensor, moments: Tensor, pairs: Pairs) -> Scores:
+    def _read_out(self, batch: CrystalBatch, h: Tensor, e: Tensor, moments: Tensor, pairs: Pairs, atoms: Tensor) -> Scores:
         with torch.autocast(h.device.type, enabled=False):
             dtype = self.species_head.weight.dtype
             h = h.to(dtype)
-            e = self.pair_norm(e.to(dtype))
-            logits = self.species_head(self.norm(h))
+            e = F.layer_norm(e.to(dtype), e.shape[-1:])
+            logits = self.species_head(F.layer_norm(h, h.shape[-1:]))
             vectors = moments[:, :3].to(dtype) @ self.force_head(e).unsqueeze(-1)
             tensors = moments[:, 3:].to(dtype) @ self.stress_head(e).unsqueeze(-1)
-            atoms = sum_to_target(torch.cat([vectors, tensors], 1).squeeze(-1), pairs, h.shape[0])
+            atoms = atoms + sum_to_target(torch.cat([vectors, tensors], 1).squeeze(-1), pairs, h.shape[0])
             n = batch.num_atoms.to(dtype)
             inverse = torch.linalg.inv_ex(batch.cell).inverse
             size = _power(batch.volume.clamp(min=1e-3), 1.0 / 3.0).view(-1, 1, 1)
@@ -191,23 +191,25 @@ class Block(nn.Module):
         self.parts = [moments, sizes.num_heads, sizes.message_width, sizes.pair_hidden]
         self.num_heads = sizes.num_heads
         self.modulation = _zero(nn.Linear(width, 6 * width))
-        self.pair_norm = nn.LayerNorm(sizes.pair_width)
         self.pair_in = nn.Linear(sizes.pair_width, sum(self.parts))
         self.atom_in = nn.Linear(width, sizes.message_width + 2 * sizes.pair_hidden)
         self.angles = nn.Linear(2 * moments, sizes.pair_hidden, bias=False)
         self.pair_out = nn.Linear(sizes.pair_hidden, sizes.pair_width)
         self.atom_out = nn.Linear(sizes.message_width + 2 * moments, width)
+        self.read = _zero(nn.Linear(width, 2 * moments))
         self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
         self.width, self.message_width, self.pair_hidden = width, sizes.message_width, sizes.pair_hidden
 
     def forward(
         self, h: Tensor, e: Tensor, crystal: Tensor, moments: Tensor, pairs: Pairs, batch: CrystalBatch
-    ) -> tuple[Tensor, Tensor]:
-        """``h (N, width)``, ``e (P, pair_width)``, ``crystal (B, width)``, ``moments (P, 8, M)`` -> new h and e."""
-        modulation = self.modulation(F.silu(crystal)).to(h.dtype)[batch.batch_index]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``h (N, width)``, ``e (P, pair_width)``, ``crystal (B, width)``, ``moments (P, 8, M)`` -> new h and e, and what
+        the atoms' directional sums say of force and stress, ``(N, 8)``.
+        """
+        modulation = self.modulation(F.silu(crystal)).to(h.dtype).index_select(0, batch.batch_index)
         scale, shift, gate, scale2, shift2, gate2 = modulation.chunk(6, -1)
-        x = F.layer_norm(h, (self.width,)) * (1 + scale) + shift
-        weight, logits, channels, hidden = self.pair_in(self.pair_norm(e)).split(self.parts, -1)
+        x = F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
+        weight, logits, channels, hidden = self.pair_in(F.layer_norm(e, e.shape[-1:])).split(self.parts, -1)
         values, first, second = (
             self.atom_in(x).to(h.dtype).split([self.message_width, self.pair_hidden, self.pair_hidden], -1)
         )
@@ -217,8 +219,11 @@ class Block(nn.Module):
         h = h + (1 + gate) * self.atom_out(torch.cat([message, own], -1))
         hidden = hidden + gather(first, pairs.target, e) + gather(second, pairs.source, e) + self.angles(angles)
         e = e + self.pair_out(F.silu(hidden))
-        x = F.layer_norm(h, (self.width,)) * (1 + scale2) + shift2
-        return h + (1 + gate2) * self.feed(x), e
+        x = F.layer_norm(h, h.shape[-1:]) * (1 + scale2) + shift2
+        force, stress = self.read(x).to(h.dtype).unsqueeze(1).chunk(2, -1)
+        by_atom = sums.view(-1, *moments.shape[1:])
+        part = torch.cat([(by_atom[:, :3] * force).sum(-1), (by_atom[:, 3:] * stress).sum(-1)], -1)
+        return h + (1 + gate2) * self.feed(x), e, part
 
     def _angles(self, sums: Tensor, moments: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Squares of each atom's directional sums ``(N, 2M)``, and their products with each pair's ``(P, 2M)``."""
@@ -234,7 +239,7 @@ class Block(nn.Module):
         # The bound takes the place of the usual shift by the largest: exp(15) times any number of atoms is finite.
         weight = torch.exp(15.0 * torch.tanh(logits.to(h.dtype) / 15.0))
         total = sum_to_target(weight, pairs, h.shape[0])
-        weight = (weight / total[pairs.target]).to(channels.dtype)
+        weight = (weight / total.index_select(0, pairs.target)).to(channels.dtype)
         message = channels * gather(values, pairs.source, channels)
         message = (message.unflatten(-1, (self.num_heads, -1)) * weight.unsqueeze(-1)).flatten(1)
         return sum_to_target(message, pairs, h.shape[0])
