@@ -18,15 +18,13 @@ PRESETS: dict[str, Config] = {**GEMNET_PRESETS, **TRANSFORMER_PRESETS}
 
 
 def architecture(config: Config) -> str:
-    """"gemnet" or "transformer"; also the name of the field that holds the sizes."""
+    """ "gemnet" or "transformer"; also the name of the field that holds the sizes."""
     return "transformer" if isinstance(config, TransformerDenoiserConfig) else "gemnet"
 
 
 def build_network(config: Config) -> Network:
     """A network with fresh weights."""
-    return (
-        TransformerDenoiser(config) if isinstance(config, TransformerDenoiserConfig) else GemNetDenoiser(config)
-    )
+    return TransformerDenoiser(config) if isinstance(config, TransformerDenoiserConfig) else GemNetDenoiser(config)
 
 
 def network_dict(config: Config) -> dict[str, Any]:

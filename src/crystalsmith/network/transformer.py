@@ -45,7 +45,7 @@ class TransformerConfig:
         num_waves: frequencies of fractional differences; 0 leaves them out.
     """
 
-    width: int = 256
+    width: int = 192
     num_blocks: int = 5
     pair_width: int = 128
     pair_hidden: int = 128
@@ -163,7 +163,9 @@ class TransformerDenoiser(Conditioned):
         parts = [self.time(100.0 * t), shape, *(embedded[name][0] for name in self.base_names)]
         return self.crystal(torch.cat(parts, -1)).to(t.dtype) + self.context.embed(batch).to(t.dtype)
 
-    def _read_out(self, batch: CrystalBatch, h: Tensor, e: Tensor, moments: Tensor, pairs: Pairs, atoms: Tensor) -> Scores:
+    def _read_out(
+        self, batch: CrystalBatch, h: Tensor, e: Tensor, moments: Tensor, pairs: Pairs, atoms: Tensor
+    ) -> Scores:
         with torch.autocast(h.device.type, enabled=False):
             dtype = self.species_head.weight.dtype
             h = h.to(dtype)
@@ -193,7 +195,7 @@ class Block(nn.Module):
         self.modulation = _zero(nn.Linear(width, 6 * width))
         self.pair_in = nn.Linear(sizes.pair_width, sum(self.parts))
         self.atom_in = nn.Linear(width, sizes.message_width + 2 * sizes.pair_hidden)
-        self.angles = nn.Linear(2 * moments, sizes.pair_hidden, bias=False)
+        self.angles = nn.Linear(4 * moments, sizes.pair_hidden, bias=False)
         self.pair_out = nn.Linear(sizes.pair_hidden, sizes.pair_width)
         self.atom_out = nn.Linear(sizes.message_width + 2 * moments, width)
         self.read = _zero(nn.Linear(width, 2 * moments))
@@ -203,8 +205,12 @@ class Block(nn.Module):
     def forward(
         self, h: Tensor, e: Tensor, crystal: Tensor, moments: Tensor, pairs: Pairs, batch: CrystalBatch
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``h (N, width)``, ``e (P, pair_width)``, ``crystal (B, width)``, ``moments (P, 8, M)`` -> new h and e, and what
-        the atoms' directional sums say of force and stress, ``(N, 8)``.
+        """New h and e, and what the atoms' directional sums say of force and stress, ``(N, 8)``.
+
+        Args:
+            h, e: ``(N, width)`` and ``(P, pair_width)``.
+            crystal: ``(B, width)``, which modulates the norms.
+            moments: ``(P, 8, M)``, directions times radial functions of each pair.
         """
         modulation = self.modulation(F.silu(crystal)).to(h.dtype).index_select(0, batch.batch_index)
         scale, shift, gate, scale2, shift2, gate2 = modulation.chunk(6, -1)
@@ -226,13 +232,15 @@ class Block(nn.Module):
         return h + (1 + gate2) * self.feed(x), e, part
 
     def _angles(self, sums: Tensor, moments: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """Squares of each atom's directional sums ``(N, 2M)``, and their products with each pair's ``(P, 2M)``."""
-        sums = sums * 0.3
-        by_atom = sums.view(-1, *moments.shape[1:])
+        """Lengths of each atom's directional sums ``(N, 2M)``, and each pair's products with both ends' ``(P, 4M)``."""
+        by_atom = (0.3 * sums).view(-1, *moments.shape[1:])
         squares = by_atom.square()
         own = torch.cat([squares[:, :3].sum(1), squares[:, 3:].sum(1)], -1)
-        products = moments * gather(sums, pairs.target, moments).view_as(moments)
-        return (own + 1e-6).sqrt(), torch.cat([products[:, :3].sum(1), products[:, 3:].sum(1)], -1)
+        angles = []
+        for end in (pairs.target, pairs.source):
+            products = moments * gather(by_atom, end, moments)
+            angles += [products[:, :3].sum(1), products[:, 3:].sum(1)]
+        return (own + 1e-6).sqrt(), torch.cat(angles, -1)
 
     def _attend(self, logits: Tensor, channels: Tensor, values: Tensor, pairs: Pairs, h: Tensor) -> Tensor:
         """``(N, message_width)``: channel by channel, gated by the pair and weighted by a softmax over sources."""
