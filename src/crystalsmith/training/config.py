@@ -246,7 +246,7 @@ class Recipe:
     Attributes:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
-        model: ``preset`` (tiny, small, base) and any field of the network's ``DenoiserConfig``.
+        model: ``preset`` (tiny, small, base, transformer-tiny) and any field of that network's sizes.
         base: model that is fine-tuned (a name or a folder); then ``model`` and ``process`` are the base's.
         freeze_base: train only what fine-tuning adds.
         conditions: properties that the model is conditioned on.
