@@ -13,6 +13,7 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import GlobalNoise
 from crystalsmith.neighbors import build_edges
+from crystalsmith.network.denoiser import GemNetDenoiser
 
 SIZES = (6, 8, 10, 12, 12, 14, 4, 16, 20, 10, 8, 12, 9, 11, 8, 10)
 """Atoms of the 16 crystals: 10.6 on average, as in the published figures."""
@@ -83,13 +84,14 @@ def network_speed(
         optimizer.step()
         optimizer.zero_grad()
 
-    gemnet = network.config.gemnet
-
-    def neighbours() -> Any:
-        return build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
-
     result: dict[str, Any] = {"crystals": batch_size, "atoms": len(batch.frac_coords), "precision": precision}
-    result |= {"edges": neighbours().num_edges, "neighbours_s": median_seconds(neighbours, repeats, device)}
+    if isinstance(network, GemNetDenoiser):
+        gemnet = network.config.gemnet
+
+        def neighbours() -> Any:
+            return build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
+
+        result |= {"edges": neighbours().num_edges, "neighbours_s": median_seconds(neighbours, repeats, device)}
     rate, bytes_per_s = rates[f"product_gflops_{precision}"] * 1e9, rates["bandwidth_gb_per_s"] * 1e9
     result["forward"] = _timed(forward, repeats, device, rate, bytes_per_s, batch_size)
     if train:

@@ -26,7 +26,7 @@ from crystalsmith.generation.folder import OutputFolder
 from crystalsmith.generation.request import make_request
 from crystalsmith.generation.sampler import crystals_of, sample_batch
 from crystalsmith.generation.steering import Steering
-from crystalsmith.network.denoiser import PRESETS, GemNetDenoiser
+from crystalsmith.network.registry import PRESETS, build_network
 
 _STEPS = 10
 """Steps that are timed; they span all times, so that their mean is that of a whole run."""
@@ -82,8 +82,8 @@ def bench(
         start_up = _start_up(source, place, chosen)
         model = load_model(source, place)
         tell("matrix products and memory")
-        gemnet = model.network.config.gemnet
-        rates = machine(gemnet.width, 16 * 10 * gemnet.max_neighbors, place)
+        config = model.network.config
+        rates = machine(config.width, round(16 * config.edges(10)), place)
         result: dict[str, Any] = {"model": name, "parameters": sum(p.numel() for p in model.network.parameters())}
         result |= {"busy": _busy(), "machine": rates, "start_up": start_up, "generation": [], "network": []}
         for size in batch_sizes:
@@ -103,7 +103,7 @@ def _busy() -> float | None:
 def _saved_preset(name: str, scratch: Path) -> str:
     torch.manual_seed(0)
     folder = scratch / name
-    save_model(Model(GemNetDenoiser(PRESETS[name]), Process(ProcessConfig()), ModelMetadata(name=name)), folder)
+    save_model(Model(build_network(PRESETS[name]), Process(ProcessConfig()), ModelMetadata(name=name)), folder)
     return str(folder)
 
 

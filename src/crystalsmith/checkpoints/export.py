@@ -18,6 +18,7 @@ from crystalsmith.checkpoints.published_layout import PublishedTensor, published
 from crystalsmith.checkpoints.store import appearing_folder, find_model, load_model
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig
+from crystalsmith.network.denoiser import GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
 
 # Scale factors of the energy heads as the published code sets them; further heads have 1 (spec 4.9).
@@ -77,9 +78,10 @@ def published_state(model: Model, extra: dict[str, Tensor]) -> dict[str, Tensor]
     Raises:
         InputError: if ``extra`` does not fit the model.
     """
-    layout = published_layout(model.network.config)
-    ours = model.network.state_dict()
-    published = {theirs: ours[name] for name, theirs in our_names(model.network.config, model.network).items()}
+    network = _gemnet(model)
+    layout = published_layout(network.config)
+    ours = network.state_dict()
+    published = {theirs: ours[name] for name, theirs in our_names(network.config, network).items()}
     rest = [t for t in layout.values() if t.name not in published and t.copy_of is None]
     if extra and {t.name: t.shape for t in rest} != {name: tuple(x.shape) for name, x in extra.items()}:
         raise InputError(f"The {EXTRA} beside the model is of another model; remove it or import the model again.")
@@ -101,8 +103,18 @@ def _empty(tensor: PublishedTensor) -> Tensor:
     return torch.tensor(_SCALE_ENERGY[index] if index < len(_SCALE_ENERGY) else 1.0)
 
 
+def _gemnet(model: Model) -> GemNetDenoiser:
+    """The network of a model, which must be a GemNet."""
+    if not isinstance(model.network, GemNetDenoiser):
+        raise InputError(
+            f"The model '{model.metadata.name}' is a transformer, which the published code lacks; only imported models "
+            "and models trained with the published settings can be exported."
+        )
+    return model.network
+
+
 def _check_expressible(model: Model) -> None:
-    gemnet, process = model.network.config.gemnet, model.process.config
+    gemnet, process = _gemnet(model).config.gemnet, model.process.config
     reasons = {
         "its edges follow our rule, which the published code lacks": gemnet.edge_rule != "published",
         "atoms see the crystal as a whole": gemnet.crystal_context,
@@ -139,7 +151,7 @@ def _read_extra(folder: Path) -> dict[str, Tensor]:
 
 def published_config(model: Model) -> dict[str, Any]:
     """The tree of a published ``config.yaml``: the part that loading needs."""
-    network, process = model.network.config, model.process.config
+    network, process = _gemnet(model).config, model.process.config
     base = [c for c in network.conditions if c.place == "base"]
     adapters = [c for c in network.conditions if c.place == "adapter"]
     diffusion = {

@@ -11,8 +11,8 @@ from crystalsmith.contracts import Denoiser
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED
 from crystalsmith.errors import InputError
-from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.layers import empty_weights
+from crystalsmith.network.registry import Network, build_network, network_config, network_dict
 
 FORMAT = 1
 """Version of the layout of ``config.json``."""
@@ -100,7 +100,7 @@ class Model:
         metadata: name, elements, defaults.
     """
 
-    def __init__(self, network: GemNetDenoiser, process: Process, metadata: ModelMetadata | None = None) -> None:
+    def __init__(self, network: Network, process: Process, metadata: ModelMetadata | None = None) -> None:
         self.network = network
         self.process = process
         self.metadata = metadata or ModelMetadata()
@@ -114,7 +114,7 @@ class Model:
         """Everything but the weights, as plain data."""
         return {
             "format": FORMAT,
-            "network": {"kind": "gemnet", **self.network.config.to_dict()},
+            "network": network_dict(self.network.config),
             "process": self.process.config.to_dict(),
             "metadata": self.metadata.to_dict(),
         }
@@ -133,11 +133,9 @@ class Model:
         if data.get("format") != FORMAT:
             raise InputError(f"The model's config.json has format {data.get('format')!r}; this version reads {FORMAT}.")
         try:
-            network = dict(data.get("network", {}))
-            if (kind := network.pop("kind", None)) != "gemnet":
-                raise InputError(f"The model's network kind is {kind!r}; this version knows gemnet.")
+            config = network_config(data.get("network", {}))
             with empty_weights() if empty else nullcontext():
-                module = GemNetDenoiser(DenoiserConfig.from_dict(network))
+                module = build_network(config)
             return Model(
                 module,
                 Process(ProcessConfig.from_dict(data.get("process", {}))),

@@ -70,7 +70,10 @@ def table(result: dict[str, Any]) -> list[str]:
                     f"{name + ' ' + n['precision']:16}{n['crystals']:>5} {1e3 * r['seconds']:>9.1f}{r['gflop']:>9.1f}"
                     f"{r['share_of_floor']:>10.2f}{r['crystals_per_second']:>12.1f}{r['peak_memory_gb']:>9.2f}"
                 )
-        lines.append(f"{'  neighbours':16}{n['crystals']:>5} {1e3 * n['neighbours_s']:>9.1f}   ({n['edges']} edges)")
+        if "edges" in n:
+            lines.append(
+                f"{'  neighbours':16}{n['crystals']:>5} {1e3 * n['neighbours_s']:>9.1f}   ({n['edges']} edges)"
+            )
     if (busy := result["busy"]) is not None and busy > m["threads"] + 1:
         lines.append(f"The machine was busy (load {busy:.1f}); on a quiet one the times are shorter.")
     return lines

@@ -74,9 +74,9 @@ def choose_batch_size(model: Model, request: Request, calls_per_step: int, devic
     into the same batches.
     """
     parameters = sum(p.numel() for p in model.network.parameters())
-    gemnet = model.network.config.gemnet
-    edges = gemnet.max_neighbors * sum(n * w for n, w in request.num_atoms.items())
-    memory = edges * gemnet.width * _BYTES_PER_EDGE_CHANNEL
+    config = model.network.config
+    edges = sum(config.edges(n) * w for n, w in request.num_atoms.items())
+    memory = edges * config.width * _BYTES_PER_EDGE_CHANNEL
     limit = min(_MAX_BATCH[device.type], request.num, max(1, int(0.5 * _free_memory(device) / memory)))
     if device.type == "cpu":
         seconds = (

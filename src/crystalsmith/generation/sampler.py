@@ -199,8 +199,11 @@ def _try_batch(
 
 def _compiled(model: Model, request: Request, start: int, batch_size: int) -> Denoiser:
     """The model's denoiser at one padded size that holds every batch from ``start`` on."""
+    from crystalsmith.network.denoiser import GemNetDenoiser
     from crystalsmith.network.static import StaticDenoiser
 
+    if not isinstance(model.network, GemNetDenoiser):
+        raise InputError(f"--compile works for GemNet models only, which {model.metadata.name} is not; leave it out.")
     crystals = batch_size + 1  # one crystal at least is padding
     atoms = 0
     for first in range(start, request.num, batch_size):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from crystalsmith.contracts import Conditions
+from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import NUM_CLASSES
 from crystalsmith.errors import InputError
 from crystalsmith.network.basis import SinusoidalEncoding
@@ -97,3 +100,69 @@ class Adapter(nn.Module):
     def forward(self, h: Tensor, c: Tensor, labelled: Tensor) -> Tensor:
         """``h, c (N, width)``, ``labelled (N,)``; zero for unlabelled crystals."""
         return self.mix(self.mlp(torch.cat([h, c], -1))) * labelled.unsqueeze(-1)
+
+
+class Conditioned(nn.Module):
+    """A network with property embeddings and, for each block, the adapters of fine-tuned properties."""
+
+    def __init__(self, conditions: tuple[ConditionConfig, ...], width: int, num_blocks: int) -> None:
+        super().__init__()
+        self.base_names = sorted(c.name for c in conditions if c.place == "base")
+        self.adapter_names = sorted(c.name for c in conditions if c.place == "adapter")
+        self.properties = nn.ModuleDict({c.name: PropertyEmbedding(c, width) for c in conditions})
+        self.adapters = nn.ModuleDict(
+            {name: nn.ModuleList(Adapter(width) for _ in range(num_blocks)) for name in self.adapter_names}
+        )
+
+    def embed_properties(self, batch: CrystalBatch, conditions: Conditions | None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name -> vectors ``(B, width)`` and mask ``(B,)`` of labelled crystals.
+
+        Raises:
+            InputError: for a property that the network does not know.
+        """
+        given = dict(conditions or {})
+        if unknown := sorted(set(given) - set(self.properties)):
+            known = ", ".join(sorted(self.properties)) or "none: it is unconditional"
+            raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
+        result = {}
+        for name, module in self.properties.items():
+            assert isinstance(module, PropertyEmbedding)
+            values = given.get(name)
+            if values is None:
+                values = module.absent(batch.num_crystals, batch.cell.device)
+            result[name] = module(values)
+        return result
+
+    def adapt(self, h: Tensor, index: int, batch: CrystalBatch, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """``h (N, width)`` with what the adapters add before block ``index``."""
+        change = None
+        for name in self.adapter_names:
+            vector, labelled = embedded[name]
+            layers = self.adapters[name]
+            assert isinstance(layers, nn.ModuleList)
+            part = layers[index](h, vector[batch.batch_index].to(h.dtype), labelled[batch.batch_index])
+            change = part if change is None else change + part
+        return h if change is None else h + change
+
+
+def check_keys(kind: Any, data: Mapping[str, Any]) -> None:
+    """Refuse keys that are no fields of the dataclass ``kind``.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(data) - known):
+        raise InputError(f"Unknown network setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+
+
+def read_conditions(data: Mapping[str, Any]) -> tuple[ConditionConfig, ...]:
+    """The conditions of a network's plain configuration.
+
+    Raises:
+        InputError: if a key is unknown.
+    """
+    conditions = data.get("conditions", ())
+    for condition in conditions:
+        check_keys(ConditionConfig, condition)
+    return tuple(ConditionConfig(**condition) for condition in conditions)

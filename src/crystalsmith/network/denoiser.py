@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import NUM_CLASSES
-from crystalsmith.errors import InputError
 from crystalsmith.neighbors import EdgeTable, build_edges
 from crystalsmith.network.basis import SinusoidalEncoding
-from crystalsmith.network.conditioning import Adapter, ConditionConfig, PropertyEmbedding
+from crystalsmith.network.conditioning import ConditionConfig, Conditioned, check_keys, read_conditions
 from crystalsmith.network.context import CrystalContext
 from crystalsmith.network.gemnet import (
     BasisProjection,
@@ -43,6 +42,15 @@ class DenoiserConfig:
     gemnet: GemNetConfig = field(default_factory=GemNetConfig)
     conditions: tuple[ConditionConfig, ...] = ()
 
+    @property
+    def width(self) -> int:
+        """Channels of an atom."""
+        return self.gemnet.width
+
+    def edges(self, num_atoms: int) -> float:
+        """Messages into all atoms of a crystal, for estimates of memory and time."""
+        return float(self.gemnet.max_neighbors * num_atoms)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for ``config.json``."""
         return asdict(self)
@@ -54,21 +62,9 @@ class DenoiserConfig:
         Raises:
             InputError: if a key is unknown.
         """
-        _check_keys(DenoiserConfig, data)
-        _check_keys(GemNetConfig, data.get("gemnet", {}))
-        conditions = data.get("conditions", ())
-        for condition in conditions:
-            _check_keys(ConditionConfig, condition)
-        return DenoiserConfig(
-            gemnet=GemNetConfig(**data.get("gemnet", {})),
-            conditions=tuple(ConditionConfig(**condition) for condition in conditions),
-        )
-
-
-def _check_keys(kind: Any, data: Mapping[str, Any]) -> None:
-    known = {f.name for f in fields(kind)}
-    if unknown := sorted(set(data) - known):
-        raise InputError(f"Unknown network setting '{unknown[0]}'; known are {', '.join(sorted(known))}.")
+        check_keys(DenoiserConfig, data)
+        check_keys(GemNetConfig, data.get("gemnet", {}))
+        return DenoiserConfig(GemNetConfig(**data.get("gemnet", {})), read_conditions(data))
 
 
 PRESETS: dict[str, DenoiserConfig] = {
@@ -94,7 +90,7 @@ PRESETS: dict[str, DenoiserConfig] = {
 """Sizes by name; "base" is the published one."""
 
 
-class GemNetDenoiser(nn.Module):
+class GemNetDenoiser(Conditioned):
     """The network of section 4 of the specification, as a :class:`crystalsmith.contracts.Denoiser`.
 
     Attributes:
@@ -102,17 +98,11 @@ class GemNetDenoiser(nn.Module):
     """
 
     def __init__(self, config: DenoiserConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.checkpoint_activations = False
         gemnet = config.gemnet
         width, blocks = gemnet.width, gemnet.num_blocks
-        self.base_names = sorted(c.name for c in config.conditions if c.place == "base")
-        self.adapter_names = sorted(c.name for c in config.conditions if c.place == "adapter")
-        self.properties = nn.ModuleDict({c.name: PropertyEmbedding(c, width) for c in config.conditions})
-        self.adapters = nn.ModuleDict(
-            {name: nn.ModuleList(Adapter(width) for _ in range(blocks)) for name in self.adapter_names}
-        )
+        super().__init__(config.conditions, width, blocks)
+        self.config = config
+        self.checkpoint_activations = False
         self.time = SinusoidalEncoding(width)
         self.species = nn.Embedding(NUM_CLASSES, width)
         nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
@@ -138,7 +128,7 @@ class GemNetDenoiser(nn.Module):
         What does not depend on the conditions is computed once for all copies of a crystal: the neighbours and, if all
         conditions come by adapters, everything before the first block. Copies share their time as well.
         """
-        embedded = self._embed_properties(batch, conditions)
+        embedded = self.embed_properties(batch, conditions)
         if self.base_names:  # they enter at the first atom vector; repeating the bases costs as much as they do
             start, edges, copies = batch, edges.repeat(batch.copies), 1
         else:
@@ -180,23 +170,9 @@ class GemNetDenoiser(nn.Module):
         """One block and the heads that read its edges."""
         if self.context is not None:
             h = h + self.context.share(index, batch, h)
-        h = self._adapt(h, index, batch, embedded)
+        h = self.adapt(h, index, batch, embedded)
         h, m = self.blocks[index](h, m, basis, edges)
         return h, m, *self._heads(index + 1, m, basis)
-
-    def _embed_properties(self, batch: CrystalBatch, conditions: Conditions | None) -> dict[str, tuple[Tensor, Tensor]]:
-        given = dict(conditions or {})
-        if unknown := sorted(set(given) - set(self.properties)):
-            known = ", ".join(sorted(self.properties)) or "none: it is unconditional"
-            raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
-        result = {}
-        for name, module in self.properties.items():
-            assert isinstance(module, PropertyEmbedding)
-            values = given.get(name)
-            if values is None:
-                values = module.absent(batch.num_crystals, batch.cell.device)
-            result[name] = module(values)
-        return result
 
     def _embed_atoms(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         width = self.config.gemnet.width
@@ -207,16 +183,6 @@ class GemNetDenoiser(nn.Module):
         if self.context is not None:
             per_crystal = per_crystal + self.context.embed(batch)
         return atoms + per_crystal[batch.batch_index]
-
-    def _adapt(self, h: Tensor, index: int, batch: CrystalBatch, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        change = None
-        for name in self.adapter_names:
-            vector, labelled = embedded[name]
-            layers = self.adapters[name]
-            assert isinstance(layers, nn.ModuleList)
-            part = layers[index](h, vector[batch.batch_index].to(h.dtype), labelled[batch.batch_index])
-            change = part if change is None else change + part
-        return h if change is None else h + change
 
     def _read_out(
         self, batch: CrystalBatch, h: Tensor, force: Tensor, stress: Tensor, direction: Tensor, edges: EdgeTable

@@ -14,8 +14,7 @@ from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding
-from crystalsmith.network.denoiser import PRESETS, DenoiserConfig, GemNetDenoiser
-from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.network.registry import PRESETS, Config, Network, architecture, build_network
 from crystalsmith.training.config import Recipe
 from crystalsmith.training.labels import Coverage
 from crystalsmith.training.settings import convert, refuse_unknown
@@ -23,7 +22,7 @@ from crystalsmith.training.settings import convert, refuse_unknown
 Manifest = Mapping[str, Any]
 
 
-def denoiser_config(settings: Mapping[str, Any]) -> DenoiserConfig:
+def denoiser_config(settings: Mapping[str, Any]) -> Config:
     """The network's configuration: a preset and overrides of its sizes.
 
     Raises:
@@ -33,14 +32,15 @@ def denoiser_config(settings: Mapping[str, Any]) -> DenoiserConfig:
     preset = overrides.pop("preset", "base")
     if preset not in PRESETS:
         raise InputError(f"model.preset must be one of {', '.join(PRESETS)}, not {preset!r}.")
-    hints = typing.get_type_hints(GemNetConfig)
+    base = PRESETS[preset]
+    part = architecture(base)
+    hints = typing.get_type_hints(type(getattr(base, part)))
     refuse_unknown(overrides, ["preset", *hints], "model")
     sizes = {name: convert(hints[name], value, f"model.{name}") for name, value in overrides.items()}
     for name, value in sizes.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0:
             raise InputError(f"model.{name} must be positive, not {value}.")
-    base = PRESETS[preset]
-    return dataclasses.replace(base, gemnet=dataclasses.replace(base.gemnet, **sizes))
+    return dataclasses.replace(base, **{part: dataclasses.replace(getattr(base, part), **sizes)})
 
 
 def process_config(settings: Mapping[str, Any], manifest: Manifest) -> ProcessConfig:
@@ -96,7 +96,7 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
         torch.manual_seed(recipe.seed)
         config = denoiser_config(recipe.model)
         conditions = tuple(condition_config(seen, recipe.conditions.place) for seen in coverage.values())
-        network = GemNetDenoiser(dataclasses.replace(config, conditions=conditions))
+        network = build_network(dataclasses.replace(config, conditions=conditions))
     fit_scalers(network, coverage, list(coverage))
     histogram = {int(n): float(count) for n, count in (manifest.get("num_atoms_histogram") or {}).items()}
     metadata = ModelMetadata(name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence)
@@ -122,7 +122,7 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     config = dataclasses.replace(base.network.config, conditions=(*base.network.config.conditions, *new))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = GemNetDenoiser(config)
+        network = build_network(config)
     network.load_state_dict(base.network.state_dict(), strict=False)
     fit_scalers(network, coverage, added)
     if recipe.freeze_base:
@@ -159,7 +159,7 @@ def condition_config(seen: Coverage, place: Literal["adapter", "base"]) -> Condi
     return ConditionConfig(seen.name, seen.kind, place, max(230, largest))
 
 
-def fit_scalers(network: GemNetDenoiser, coverage: Mapping[str, Coverage], names: list[str]) -> None:
+def fit_scalers(network: Network, coverage: Mapping[str, Coverage], names: list[str]) -> None:
     """Give the embeddings of these properties the mean and spread of their training labels."""
     for name in names:
         embedding, seen = network.properties[name], coverage[name]

@@ -251,7 +251,7 @@ class Recipe:
     Attributes:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
-        model: ``preset`` (tiny, small, base) and any field of the network's ``DenoiserConfig``.
+        model: ``preset`` (tiny, small, base, transformer-tiny) and any field of that network's sizes.
         base: model whose weights the run starts from (a name or a folder); then ``model`` and ``process`` are the
             base's, except that ``process.task`` may turn a model that generates into one that predicts structures.
         freeze_base: train only what fine-tuning adds.

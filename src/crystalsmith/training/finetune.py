@@ -123,7 +123,7 @@ def finetune_recipe(
         "name": name,
         "base": str(model) if str(model) == folder.name else str(folder.resolve()),
         "freeze_base": freeze_base,
-        "optimizer.lr": PUBLISHED_LR if base.network.config.gemnet.width >= 512 else SMALL_LR,
+        "optimizer.lr": PUBLISHED_LR if base.network.config.width >= 512 else SMALL_LR,
         "limits.max_epochs": DEFAULTS["max_epochs"],
         "limits.patience": DEFAULTS["patience"],
         "validation.every_epochs": DEFAULTS["every_epochs"],

@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import save_model
 from crystalsmith.errors import InputError
+from crystalsmith.network.denoiser import GemNetDenoiser
 from crystalsmith.training.card import RunFacts, render_card
 from crystalsmith.training.config import Recipe
 from crystalsmith.training.ema import WeightAverage
@@ -91,7 +92,10 @@ class Loop:
         self.out, self.fabric, self.model = out, fabric, model
         self.console, self.asked_to_stop = console, stop
         rank, world = fabric.global_rank, fabric.world_size
-        model.network.checkpoint_activations = recipe.hardware.checkpoint_activations
+        if recipe.hardware.checkpoint_activations:
+            if not isinstance(model.network, GemNetDenoiser):
+                raise InputError("hardware.checkpoint_activations works for GemNet only; leave it out.")
+            model.network.checkpoint_activations = True
         self.network = FlatNetwork(model.network, recipe.hardware.precision == "bf16-mixed")
         self.wrapped = fabric.setup_module(self.network)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
 from crystalsmith.errors import InputError
+from crystalsmith.network.denoiser import DenoiserConfig
+from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
 from crystalsmith.properties import canonical_name
 from crystalsmith.training.batching import Rows, micro_batches
@@ -109,6 +111,13 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
         return _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
 
 
+def _sizes(recipe: Recipe) -> GemNetConfig:
+    config = denoiser_config(recipe.model)
+    if not isinstance(config, DenoiserConfig):
+        raise InputError("A property predictor is a GemNet; choose model.preset tiny, small or base.")
+    return config.gemnet
+
+
 class _Fit:
     def __init__(self, dataset: Labelled, coverage: Coverage, out: Path, recipe: Recipe, console: Console) -> None:
         self.dataset, self.coverage, self.out, self.recipe, self.console = dataset, coverage, out, recipe, console
@@ -117,7 +126,7 @@ class _Fit:
         self.device = torch.device("cuda" if cuda else "cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.network = PropertyNetwork(denoiser_config(recipe.model).gemnet).to(self.device)
+            self.network = PropertyNetwork(_sizes(recipe)).to(self.device)
         elements = elements_of(dataset.manifest)
         facts = PredictorFacts(
             coverage.name, coverage.kind, coverage.unit, coverage.mean or 0.0, coverage.std or 1.0, elements
