@@ -46,7 +46,7 @@ class TransformerConfig:
     """
 
     width: int = 192
-    num_blocks: int = 5
+    num_blocks: int = 4
     pair_width: int = 128
     pair_hidden: int = 128
     message_width: int = 128
