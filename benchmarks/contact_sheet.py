@@ -1,6 +1,6 @@
 """One picture of many crystals: the first of a run folder (or any structure file), drawn side by side.
 
-    python benchmarks/contact_sheet.py crystals/ docs/images/mp20-tiny.png --columns 8 --rows 4
+python benchmarks/contact_sheet.py crystals/ docs/images/mp20-tiny.png --columns 8 --rows 4
 """
 
 from __future__ import annotations

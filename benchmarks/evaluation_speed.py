@@ -2,14 +2,17 @@
 
     python benchmarks/evaluation_speed.py structures.extxyz refs/mp20 --num 500
 
-Prints seconds (processor time of one process) for: opening the reference, hull distances, grouping and matching the
-structures against it, and the plain loop of pymatgen's matcher over a sample of the same pairs, scaled to
-all pairs of equal formula.
+Prints seconds (processor time of one process) and the peak memory so far for: opening the reference, hull distances,
+grouping and matching the structures against it, the report, and the plain loop of pymatgen's matcher over a sample of
+the same pairs, scaled to all pairs of equal formula. ``--relax 12`` also relaxes the first so many crystals (seconds to
+a minute each).
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -17,7 +20,12 @@ import numpy as np
 
 from crystalsmith.evaluation.judge import described, match
 from crystalsmith.evaluation.matching import SETTINGS
+from crystalsmith.evaluation.metrics import summarise
+from crystalsmith.evaluation.page import page
+from crystalsmith.evaluation.potentials import find_potential, make_calculator
 from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.relaxation import Relaxation, relax
+from crystalsmith.evaluation.report import finite, row_of
 from crystalsmith.evaluation.structures import read_samples
 
 
@@ -28,6 +36,8 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=500)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--plain-pairs", type=int, default=100)
+    parser.add_argument("--relax", type=int, default=0)
+    parser.add_argument("--potential", default="7net-0")
     args = parser.parse_args()
 
     clock = time.process_time()
@@ -36,7 +46,8 @@ def main() -> None:
         nonlocal clock
         now = time.process_time()
         spent, clock = now - clock, now
-        print(f"{name:60s} {spent:8.2f} s", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
+        print(f"{name:70s} {spent:8.2f} s {1024 * peak:8.0f} MiB", flush=True)
         return spent
 
     reference = Reference.open(args.reference)
@@ -53,6 +64,10 @@ def main() -> None:
         lap(f"{args.queries} hull distances")
     match(crystals, lambda c: c.sample.arrays if c.valid else None, reference, jobs=1)
     ours = lap(f"unique and novel against {reference.num_structures} structures, both matchers")
+    metrics = {"run": {"structures": "", "created": ""}, "metrics": summarise(crystals, reference, relaxed=False)}
+    rows = finite([row_of(c) for c in crystals])
+    text = page(finite(metrics), rows, crystals, None, reference)
+    lap(f"metrics and report of {len(text) / 2**20:.2f} MiB")
     known = [[a for _, a in reference.same_formula(c.sample.numbers)] for c in crystals]
     pairs = [(c.sample.arrays, other) for c, others in zip(crystals, known, strict=True) for other in others]
     chosen = np.random.default_rng(0).permutation(len(pairs))[: args.plain_pairs]
@@ -61,6 +76,15 @@ def main() -> None:
         lap(f"plain matcher, {len(chosen)} of {len(pairs)} pairs of equal formula") * len(pairs) / max(1, len(chosen))
     )
     print(f"plain loop over all pairs of equal formula (one matcher): {plain:.1f} s, {plain / ours:.1f} times ours")
+    if args.relax:
+        settings = Relaxation(args.potential)
+        calculator = make_calculator(find_potential(args.potential))
+        lap(f"load {args.potential}")
+        done = [
+            relax(c.sample.id, "", c.sample.arrays, calculator, settings) for c in crystals[: args.relax] if c.valid
+        ]
+        ended = f"{sum(r.failure == '' for r in done)} converged, {sum(r.steps for r in done)} steps"
+        lap(f"relax {len(done)} crystals, {ended}")
 
 
 def _plain(pairs: list) -> None:

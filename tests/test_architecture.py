@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("network", "evaluation"),
     ("checkpoints",),
     ("training", "generation"),
+    ("bench",),
     ("cli",),
 )
 """From the ground up; a room imports from lower floors only."""

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 
+from crystalsmith.bench.network import crystals
 from crystalsmith.contracts import Scores
 from crystalsmith.network.denoiser import PRESETS, GemNetDenoiser
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from network_speed import crystals  # type: ignore[import-not-found]
 
 
 def differences(one: Scores, other: Scores) -> dict[str, float]:

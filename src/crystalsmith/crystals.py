@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,12 +27,14 @@ class CrystalBatch:
         cell: ``(B, 3, 3)`` floating point, rows are the lattice vectors in angstrom; Cartesian = frac_coords @ cell.
         atomic_numbers: ``(N,)`` int64 in 1..100; 101 = masked.
         num_atoms: ``(B,)`` int64, atoms of each crystal.
+        copies: how often the same crystals stand in the batch, one whole set after the other (see :meth:`repeat`).
     """
 
     frac_coords: Tensor
     cell: Tensor
     atomic_numbers: Tensor
     num_atoms: Tensor
+    copies: int = 1
 
     def __post_init__(self) -> None:
         atoms, crystals = self.frac_coords.shape[0], self.num_atoms.shape[0]
@@ -53,20 +54,45 @@ class CrystalBatch:
     def __len__(self) -> int:
         return self.num_crystals
 
-    @cached_property
+    @property
     def batch_index(self) -> Tensor:
         """``(N,)`` int64, the crystal that each atom belongs to."""
-        crystals = torch.arange(self.num_crystals, device=self.num_atoms.device)
-        return torch.repeat_interleave(crystals, self.num_atoms, output_size=self.frac_coords.shape[0])
+        # Kept by hand: torch.compile does not see through functools.cached_property, which takes a lock in Python 3.11.
+        found: Tensor | None = getattr(self, "_batch_index", None)
+        if found is None:
+            crystals = torch.arange(self.num_crystals, device=self.num_atoms.device)
+            found = torch.repeat_interleave(crystals, self.num_atoms, output_size=self.frac_coords.shape[0])
+            object.__setattr__(self, "_batch_index", found)
+        return found
 
     @property
     def volume(self) -> Tensor:
         """``(B,)``, cell volumes in cubic angstrom (not negative)."""
         return torch.linalg.det(self.cell).abs()
 
+    @property
+    def one(self) -> CrystalBatch:
+        """The first of the :attr:`copies`."""
+        if self.copies == 1:
+            return self
+        atoms, crystals = len(self.frac_coords) // self.copies, self.num_crystals // self.copies
+        return CrystalBatch(
+            self.frac_coords[:atoms], self.cell[:crystals], self.atomic_numbers[:atoms], self.num_atoms[:crystals]
+        )
+
+    def repeat(self, copies: int) -> CrystalBatch:
+        """The same crystals ``copies`` times; what depends on them alone need be computed of :attr:`one` only."""
+        return CrystalBatch(
+            frac_coords=self.frac_coords.repeat(copies, 1),
+            cell=self.cell.repeat(copies, 1, 1),
+            atomic_numbers=self.atomic_numbers.repeat(copies),
+            num_atoms=self.num_atoms.repeat(copies),
+            copies=copies * self.copies,
+        )
+
     def replace(self, **fields: Tensor) -> CrystalBatch:
-        """The same batch with some fields exchanged."""
-        return dataclasses.replace(self, **fields)
+        """The same batch with some fields exchanged; its copies, if it had any, count as crystals of their own."""
+        return dataclasses.replace(self, copies=1, **fields)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
         """The batch on another device and, for its floating-point fields, in another precision."""
@@ -75,6 +101,7 @@ class CrystalBatch:
             cell=self.cell.to(device=device, dtype=dtype),
             atomic_numbers=self.atomic_numbers.to(device=device),
             num_atoms=self.num_atoms.to(device=device),
+            copies=self.copies,
         )
 
     def select(self, crystals: Sequence[int]) -> CrystalBatch:

@@ -61,6 +61,27 @@ class EdgeTable:
         """(N, width) of the padded table."""
         return self.mask.shape[0], self.mask.shape[1]
 
+    def repeat(self, copies: int) -> EdgeTable:
+        """The table of a batch in which the same crystals stand ``copies`` times (``CrystalBatch.repeat``)."""
+        if copies == 1:
+            return self
+        (atoms, width), step = self.shape, torch.arange(copies, device=self.source.device).unsqueeze(-1)
+
+        def shifted(index: Tensor, by: int) -> Tensor:
+            return (index + by * step).view(-1)
+
+        return EdgeTable(
+            source=shifted(self.source, atoms),
+            target=shifted(self.target, atoms),
+            vector=self.vector.repeat(copies, 1),
+            distance=self.distance.repeat(copies),
+            mirror=shifted(self.mirror, self.num_edges),
+            image=self.image.repeat(copies, 1),
+            first=shifted(self.first, self.num_edges),
+            slot=shifted(self.slot, atoms * width),
+            mask=self.mask.repeat(copies, 1),
+        )
+
     def pad(self, x: Tensor) -> Tensor:
         """Edge values ``(E, C)`` as a padded table ``(N, width, C)``, zero where there is no edge."""
         return _Pad.apply(x, self.slot, self.shape)
@@ -162,15 +183,43 @@ class _Candidates:
         )
 
     def search(self, cutoff: float) -> tuple[Tensor, Tensor]:
-        """Keys (ascending) and squared distances of all candidates within the cut-off."""
-        shifts = self.translation[self.pair_crystal]
-        distance2 = (shifts[:, 0] + self.difference[:, 0:1]).square_()
+        """Keys (ascending) and squared distances of all candidates within the cut-off.
+
+        The grid of images is that of the flattest cells of the batch, a thousand of them and more. A pair of atoms
+        looks only at translations that are no longer than the cut-off and its own difference together.
+        """
+        pair, place, shift, image = self._within_reach(cutoff)
+        difference = self.difference.t().contiguous()
+        distance2 = (shift[0][place] + difference[0][pair]).square_()
         for axis in (1, 2):
-            component = shifts[:, axis].add_(self.difference[:, axis : axis + 1])
+            component = shift[axis][place].add_(difference[axis][pair])
             distance2.addcmul_(component, component)
-        near = (distance2 <= cutoff * cutoff) & (distance2 > _SELF_DISTANCE2)
-        key = near.view(-1).nonzero().view(-1)
-        return key, distance2.view(-1)[key]
+        near = ((distance2 <= cutoff * cutoff) & (distance2 > _SELF_DISTANCE2)).nonzero().view(-1)
+        key, order = (pair[near] * len(self.images) + image[place[near]]).sort()
+        return key, distance2[near[order]]
+
+    def _within_reach(self, cutoff: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Which translation may bring which pair together.
+
+        Returns:
+            ``pair (C,)`` and ``place (C,)``, the combinations, and the translations that places count: their vectors
+            ``(3, L)`` and images ``(L,)``.
+        """
+        reach = (self.difference.double().norm(dim=-1) + cutoff) * 1.0001  # with a margin over rounding
+        furthest = reach.new_zeros(len(self.cell)).scatter_reduce_(0, self.pair_crystal, reach, "amax")
+        length = self.translation.double().norm(dim=1)
+        crystal, image = (length <= furthest.unsqueeze(-1)).nonzero().unbind(-1)
+        # Lengths of all crystals in one ascending list: those of each crystal lie in a range of their own.
+        apart = 2.0 * furthest.max() if len(furthest) else 0.0
+        ascending, order = (length[crystal, image] + crystal * apart).sort()
+        crystal, image = crystal[order], image[order]
+        in_crystal = torch.bincount(crystal, minlength=len(self.cell))
+        first = (torch.cumsum(in_crystal, 0) - in_crystal)[self.pair_crystal]
+        count = torch.searchsorted(ascending, reach + self.pair_crystal * apart, right=True) - first
+        pair = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+        start = first - (torch.cumsum(count, 0) - count)
+        place = torch.arange(len(pair), device=count.device).add_(start[pair])
+        return pair, place, self.translation[crystal, :, image].t().contiguous(), image
 
     def split(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """Pair and image of each key."""

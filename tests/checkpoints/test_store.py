@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,3 +275,12 @@ def test_loading_runs_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("pickle.loads", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     load_model(saved)
+
+
+def test_reading_a_model_imports_neither_a_compiler_nor_chemistry():
+    code = (
+        "import sys; from crystalsmith.checkpoints.store import load_model; load_model('mp20-tiny'); "
+        "print(sorted({'torch._dynamo', 'sympy', 'pymatgen', 'ase', 'moyopy', 'lightning'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

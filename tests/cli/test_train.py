@@ -84,3 +84,14 @@ def test_a_folder_that_is_no_data_set_is_one_sentence(tmp_path: Path) -> None:
     result = train(tmp_path, tmp_path / "run", *small("model.preset=tiny"))
     assert result.exit_code == 2
     assert "prepared data set" in result.stderr
+
+
+def test_a_run_starts_from_a_model(untrained: Path, dataset_folder: Path, tmp_path: Path) -> None:
+    flags = ["--set", "limits.max_steps=1", "--set", "data.batch_size=8", "--accelerator", "cpu", "--quiet"]
+    result = train(dataset_folder, tmp_path / "run", "--task", "csp", "--base", untrained, *flags)
+    assert result.exit_code == 0, result.output
+    model = load_model(tmp_path / "run" / "last")
+    assert (model.process.config.task, model.metadata.training["base"]) == ("csp", str(untrained))
+    result = train(dataset_folder, tmp_path / "no", "--base", tmp_path / "nothing", *flags)
+    assert result.exit_code == 2
+    assert not (tmp_path / "no").exists()

@@ -62,3 +62,71 @@ def reference_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hull = write_hull(place / "hull.csv")
     build_reference([cifs], place / "ref", hull=hull, corrections="none", elemental_energies=zeros)
     return place / "ref"
+
+
+def metals() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Copper, gold, and two ordered alloys of them, near the minima of ASE's effective medium theory."""
+    fcc = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    tetragonal = np.diag([2.75, 2.75, 3.75])
+    return {
+        "cu": (np.zeros((1, 3)), 3.59 * FCC, np.array([29])),
+        "au": (np.zeros((1, 3)), 4.06 * FCC, np.array([79])),
+        "cu3au": (fcc, 3.72 * np.eye(3), np.array([79, 29, 29, 29])),
+        "cuau": (CORNERS, tetragonal, np.array([29, 79])),
+    }
+
+
+def emt_energy(arrays) -> float:
+    """eV/atom by the effective medium theory."""
+    from ase import Atoms
+    from ase.calculators.emt import EMT
+
+    frac, cell, numbers = arrays
+    atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True, calculator=EMT())
+    return float(atoms.get_potential_energy()) / len(numbers)
+
+
+GOLD_ERROR = 0.2
+"""eV per gold atom that the labels of the metals lie above EMT: an error of the potential, planted."""
+
+
+@pytest.fixture
+def metal_reference(tmp_path: Path) -> Path:
+    """The metals with labels that differ from EMT by a planted error for gold, and CuAu3, which has no structure."""
+    import json
+
+    from crystalsmith.evaluation.reference import formula_text
+    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.formats import extxyz_frame
+
+    crystals = metals()
+    elements = {"Cu": emt_energy(crystals["cu"]), "Au": emt_energy(crystals["au"]) + GOLD_ERROR}
+    lines = ["material_id,composition,formation_energy_per_atom", "lost,CuAu3,-0.03"]
+    for name, arrays in crystals.items():
+        gold = float((arrays[2] == 79).mean())
+        formation = emt_energy(arrays) + GOLD_ERROR * gold - gold * elements["Au"] - (1 - gold) * elements["Cu"]
+        lines.append(f"{name},{formula_text(arrays[2]).decode()},{formation}")
+    (tmp_path / "metals.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "metals.json").write_text(json.dumps(elements))
+    frames = [extxyz_frame(*arrays, {"id": name}) for name, arrays in crystals.items()]
+    (tmp_path / "metals.extxyz").write_text("".join(frames))
+    build_reference(
+        [tmp_path / "metals.extxyz"],
+        tmp_path / "metals",
+        hull=tmp_path / "metals.csv",
+        corrections="none",
+        elemental_energies=tmp_path / "metals.json",
+    )
+    return tmp_path / "metals"
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single points in this process: to start another and load torch there takes seconds."""
+    from crystalsmith.evaluation import single_points
+
+    def run(start, arguments, tasks, jobs, time_limit):
+        job = start(*arguments)
+        return ((number, "", job(task)) for number, task in enumerate(tasks))
+
+    monkeypatch.setattr(single_points, "supervised", run)

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.evaluation.conftest import FCC
+from tests.evaluation.pairs import KINDS, crystal, disturbed, doubled, hard_pairs, our_verdicts, plain_verdicts
 
 from crystalsmith.evaluation.matching import (
-    SETTINGS,
     Candidate,
     first_match,
-    formula_key,
     group,
     matches,
     merged,
     rms_displacement,
     substitution_groups,
 )
-
-FCC = 0.5 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
-
-
-def crystal(frac, cell, numbers):
-    return np.array(frac, dtype=float), np.array(cell, dtype=float), np.array(numbers, dtype=np.int64)
-
 
 ROCK_SALT = crystal([[0, 0, 0], [0.5, 0.5, 0.5]], 5.64 * FCC, [11, 17])
 CAESIUM_CHLORIDE = crystal([[0, 0, 0], [0.5, 0.5, 0.5]], 3.5 * np.eye(3), [11, 17])
@@ -33,32 +26,6 @@ RUTILE = crystal(
 )
 
 
-def disturbed(arrays, rng, position=0.05, strain=0.02):
-    """Another setting of nearly the same crystal: rattled, strained, moved, its axes mixed, its atoms in any order."""
-    frac, cell, numbers = arrays
-    cell = cell @ (np.eye(3) + strain * rng.standard_normal((3, 3)))
-    frac = frac + position * rng.standard_normal(frac.shape) @ np.linalg.inv(cell) + rng.random(3)
-    mix = [[1, 0, 0], [1, 1, 0], [0, -1, 1]]
-    order = rng.permutation(len(numbers))
-    return (frac @ np.linalg.inv(mix))[order], mix @ cell, numbers[order]
-
-
-def doubled(arrays, axis=0):
-    frac, cell, numbers = arrays
-    scale = np.ones(3)
-    scale[axis] = 2
-    shift = np.eye(3)[axis] / 2
-    return np.concatenate([frac / scale, frac / scale + shift]), cell * scale[:, None], np.concatenate([numbers] * 2)
-
-
-def plain_verdict(one, other):
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-    from pymatgen.core import Structure
-
-    a, b = (Structure(cell, numbers.tolist(), frac) for frac, cell, numbers in (one, other))
-    return StructureMatcher(attempt_supercell=False, **SETTINGS).fit(a, b)
-
-
 def test_verdicts_are_those_of_the_plain_matcher() -> None:
     rng = np.random.default_rng(0)
     sizes = (0.0, 0.1, 0.4)
@@ -67,25 +34,30 @@ def test_verdicts_are_those_of_the_plain_matcher() -> None:
     pool += [disturbed(doubled(ROCK_SALT), rng, 0.3)]
     candidates = [Candidate(str(i), arrays) for i, arrays in enumerate(pool)]
     verdicts = [
-        (matches(a, b), plain_verdict(a.arrays, b.arrays)) for i, a in enumerate(candidates) for b in candidates[i:]
+        (matches(a, b), plain_verdicts(a.arrays, b.arrays)[0]) for i, a in enumerate(candidates) for b in candidates[i:]
     ]
     assert [ours for ours, _ in verdicts] == [theirs for _, theirs in verdicts]
     assert 0 < sum(ours for ours, _ in verdicts) < len(verdicts)
 
 
-def test_verdicts_on_the_same_formulas_of_real_crystals(shared) -> None:
+def test_verdicts_on_hard_pairs_of_real_crystals(shared) -> None:
+    """The thousands are for benchmarks/matcher_verdicts.py."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(shared("data/mp20.parquet"), columns=["frac", "lattice", "Z", "mp20_split"]).slice(0, 12000)
-    by_formula: dict = {}
-    for row in table.to_pylist():
-        arrays = crystal(np.reshape(row["frac"], (-1, 3)), np.reshape(row["lattice"], (3, 3)), row["Z"])
-        by_formula.setdefault(formula_key(arrays[2]), []).append(Candidate("", arrays))
-    pairs = [(g[0], other) for g in by_formula.values() for other in g[1:] if len(other.arrays[2]) <= 12]
-    chosen = np.random.default_rng(1).choice(len(pairs), 150, replace=False)
-    ours = [matches(*pairs[i]) for i in chosen]
-    assert ours == [plain_verdict(pairs[i][0].arrays, pairs[i][1].arrays) for i in chosen]
-    assert not all(ours)
+    table = pq.read_table(shared("data/mp20.parquet"), columns=["frac", "lattice", "Z", "n_atoms"]).slice(0, 12000)
+    structures = [
+        crystal(np.reshape(row["frac"], (-1, 3)), np.reshape(row["lattice"], (3, 3)), row["Z"])
+        for row in table.to_pylist()
+        if row["n_atoms"] <= 8
+    ]
+    found: dict[str, list] = {kind: [] for kind in KINDS}
+    for kind, one, other in hard_pairs(structures, np.random.default_rng(1), 60):
+        found[kind].append((our_verdicts(one, other), plain_verdicts(one, other)))
+    assert all(ours == plain for verdicts in found.values() for ours, plain in verdicts)
+    for kind in ("copies", "supercells"):
+        assert 0 < sum(ours[0] for ours, _ in found[kind]) < 60
+    assert not all(ours[1] for ours, _ in found["polymorphs"])
+    assert sum(ours[1] and not ours[0] for ours, _ in found["alloys"]) > 0
 
 
 def test_copies_are_the_same_and_polymorphs_are_not() -> None:
@@ -149,3 +121,31 @@ def test_a_crystal_that_cannot_be_reduced_matches_nothing() -> None:
     unheard = Candidate("", crystal([[0, 0, 0]], 3.0 * np.eye(3), [130]))
     assert not matches(unheard, unheard)
     assert unheard.problem
+
+
+def test_a_pair_that_takes_too_long_is_recorded(monkeypatch) -> None:
+    import time
+
+    from crystalsmith.evaluation import matching
+
+    class Slow:
+        def fit(self, *_, **__) -> bool:
+            time.sleep(30)
+            return True
+
+    monkeypatch.setattr(matching, "TIME_LIMIT", 0.05)
+    monkeypatch.setattr(matching, "_matcher", Slow)
+    crystals = [Candidate(name, ROCK_SALT) for name in ("a", "b", "c")]
+    began = time.monotonic()
+    assert group(crystals) == [0, 1, 2]
+    assert group(crystals, disordered=True) == [0, 1, 2]
+    assert time.monotonic() - began < 5
+    assert crystals[0].problem == ""
+    assert "comparing a and b took more than 0.05 s" in crystals[1].problem
+
+
+def test_two_hundred_atoms_are_matched_with_their_own_copy() -> None:
+    rng = np.random.default_rng(0)
+    frac, cell, numbers = rng.random((200, 3)), 16.0 * np.eye(3), rng.integers(1, 5, 200)
+    moved = frac + 0.02 * rng.standard_normal((200, 3)) / 16.0
+    assert matches(Candidate("a", (frac, cell, numbers)), Candidate("b", (moved, cell, numbers)))

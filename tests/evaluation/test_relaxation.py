@@ -13,8 +13,9 @@ import pytest
 from tests.evaluation.conftest import CORNERS, FCC
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.lines import append_line
 from crystalsmith.evaluation.potentials import find_potential, make_calculator, mp2020_correction, refuse_scheme
-from crystalsmith.evaluation.relaxation import Relaxation, _append, key_of, relax
+from crystalsmith.evaluation.relaxation import Relaxation, key_of, relax
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.workers import supervised
 
@@ -132,7 +133,7 @@ def test_corrections_are_the_published_ones() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
 def test_a_full_disk_is_one_sentence() -> None:
     with pytest.raises(InputError, match="nothing is lost"):
-        _append(Path("/dev/full"), {"id": "x" * 100})
+        append_line(Path("/dev/full"), {"id": "x" * 100})
 
 
 def test_keys_tell_crystals_apart() -> None:
@@ -168,3 +169,104 @@ def test_energies_of_the_potential_reach_the_hull(tmp_path, reference_folder) ->
     assert float(row["formation_energy_per_atom"]) == pytest.approx(energy - (3 * -0.007 + 0.002) / 4, abs=1e-5)
     assert float(row["energy_above_hull"]) == pytest.approx(float(row["formation_energy_per_atom"]) + 0.05, abs=1e-5)
     assert row["relaxed_space_group_0.01"]
+
+
+def test_the_minimum_is_that_of_another_optimiser() -> None:
+    """Within 1 meV/atom of ASE's FIRE with its own scale of the cell."""
+    from ase import Atoms
+    from ase.calculators.emt import EMT as Emt
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    for frac, cell, numbers in (COPPER, cu3au(0.3)):
+        atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True, calculator=Emt())
+        FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=0.02, steps=500)
+        found = relax("x", "", (frac, cell, numbers), Emt(), Relaxation(EMT, fmax=0.02))
+        assert found.failure == ""
+        assert abs(found.energy - atoms.get_potential_energy()) / len(atoms) < 1e-3
+        assert np.linalg.norm(found.forces, axis=1).max() < 0.02
+        assert np.allclose(atoms.get_volume(), abs(np.linalg.det(found.arrays[1])), rtol=0.01)
+
+
+@pytest.mark.slow
+def test_sevennet_finds_the_same_minimum_as_fire() -> None:
+    """Known crystals, strained and rattled; energies within 1 meV/atom."""
+    pytest.importorskip("sevenn")
+    from ase.build import bulk
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import FIRE
+
+    calculator = make_calculator(find_potential("7net-0"), "cpu")
+    for seed, atoms in enumerate([bulk("NaCl", "rocksalt", a=5.64), bulk("Cu", a=3.61), bulk("Si", a=5.43)]):
+        rng = np.random.default_rng(seed)
+        strain = 1.03 * np.eye(3) + 0.01 * rng.standard_normal((3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.08, rng=rng)
+        arrays = (atoms.get_scaled_positions(), atoms.cell.array.copy(), atoms.numbers.astype(np.int64))
+        found = relax("x", "", arrays, calculator, Relaxation())
+        atoms.calc = calculator
+        FIRE(FrechetCellFilter(atoms), logfile=None).run(fmax=0.05, steps=500)
+        assert found.failure == ""
+        assert abs(found.energy - atoms.get_potential_energy()) / len(atoms) < 1e-3
+
+
+class Broken:
+    """A potential whose energies or forces are not numbers."""
+
+    def __new__(cls, name: str):
+        from ase.calculators.emt import EMT as Emt
+
+        class Calculator(Emt):
+            def calculate(self, *args, **kwargs) -> None:
+                super().calculate(*args, **kwargs)
+                self.results[name] = self.results[name] * float("nan")
+
+        return Calculator()
+
+
+@pytest.mark.parametrize("name", ["energy", "forces", "stress"])
+def test_numbers_that_are_none_are_a_failure(name) -> None:
+    found = relax("x", "", cu3au(), Broken(name), Relaxation(EMT))
+    assert found.failure == "exploded"
+    assert "not finite" in found.detail
+
+
+def test_an_element_that_the_potential_does_not_know_is_named() -> None:
+    calculator = make_calculator(find_potential(EMT))
+    calculator.type_map = {29: 0}
+    found = relax("x", "", cu3au(), calculator, Relaxation(EMT))
+    assert found.failure == "unknown_element"
+    assert "Au" in found.detail
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
+    """The second result does not fit; what the first cost is not paid again."""
+    import errno
+
+    from crystalsmith.evaluation import relaxation
+    from crystalsmith.formats import extxyz_frame
+
+    text = "".join(extxyz_frame(*cu3au(0.1 * k), {"id": f"c{k}"}) for k in range(3))
+    (tmp_path / "a.extxyz").write_text(text)
+    write, calls = relaxation._append, []
+
+    def full(file, record) -> None:
+        calls.append(record)
+        if len(calls) == 3:
+            with file.open("a") as stream:
+                stream.write(json.dumps(record)[:50])
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise InputError(f"{file} cannot be extended ({error.strerror})")
+        write(file, record)
+
+    monkeypatch.setattr(relaxation, "_append", full)
+    options = Options(relaxation=Relaxation(EMT))
+    with pytest.raises(InputError, match="No space left"):
+        evaluate(tmp_path / "a.extxyz", tmp_path / "out", options)
+    monkeypatch.setattr(relaxation, "_append", write)
+    first = json.loads((tmp_path / "out" / "relaxed.jsonl").read_text().splitlines()[1])
+    found = evaluate(tmp_path / "a.extxyz", tmp_path / "out", Options(relaxation=Relaxation(EMT), resume=True))
+    assert found["metrics"]["relaxed"]["count"] == 3
+    kept = [json.loads(line) for line in (tmp_path / "out" / "relaxed.jsonl").read_text().splitlines()[1:]]
+    assert len(kept) == 3
+    assert first in kept

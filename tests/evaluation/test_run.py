@@ -52,6 +52,9 @@ def test_planted_crystals_are_found(planted, reference_folder, tmp_path) -> None
     assert rows["002-kcl"]["matched"] == "001-kcl"
     assert float(rows["004-nacl-dense"]["energy_above_hull"]) == pytest.approx(0.12, abs=1e-6)
     assert {k: v["count"] for k, v in found["stable"].items()} == {"0": 0, "0.05": 4, "0.1": 4}
+    # Within a formula by energy: equal ones in their order, then the dense form; what failed has no rank.
+    ranks = {name[:3]: rows[name]["energy_rank"] for name in rows}
+    assert ranks == {"000": "1", "001": "2", "002": "1", "003": "1", "004": "3", "005": "", "006": "", "007": ""}
     # Caesium chloride alone is stable, unique and novel.
     assert {k: v["count"] for k, v in found["sun"].items()} == {"0": 0, "0.05": 1, "0.1": 1}
     assert found["sun"]["0.1"]["of"] == 8
@@ -145,3 +148,35 @@ def test_names_given_twice_stay_apart(tmp_path) -> None:
 def test_nothing_there_is_one_sentence(tmp_path) -> None:
     with pytest.raises(InputError, match="There is no file or folder"):
         evaluate(tmp_path / "nowhere", tmp_path / "out", Options())
+
+
+def test_an_endless_search_for_oxidation_states_is_ended(monkeypatch) -> None:
+    import sys
+    import time
+    from types import SimpleNamespace
+
+    from crystalsmith.evaluation import judge
+
+    slow = SimpleNamespace(smact_validity=lambda _: time.sleep(30))
+    monkeypatch.setitem(sys.modules, "smact", SimpleNamespace(screening=slow))
+    monkeypatch.setitem(sys.modules, "smact.screening", slow)
+    monkeypatch.setattr(judge, "SMACT_LIMIT", 0.05)
+    began = time.monotonic()
+    assert judge.charge_balanced([26, 8]) is None
+    assert time.monotonic() - began < 5
+
+
+def test_two_hundred_atoms_and_noble_gases_go_through_whole(tmp_path) -> None:
+    from crystalsmith.formats import extxyz_frame
+
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(6)] * 3), -1).reshape(-1, 3)[:200] / 6
+    crystals = [(grid + 0.01 * rng.random((200, 3)), 17.0 * np.eye(3), np.full(200, 18)) for _ in range(2)]
+    crystals.append((np.zeros((1, 3)), 5.3 * np.eye(3), np.array([18])))
+    frames = [extxyz_frame(f, c, z, {"id": f"c{k}"}) for k, (f, c, z) in enumerate(crystals)]
+    (tmp_path / "a.extxyz").write_text("".join(frames))
+    found = evaluate(tmp_path / "a.extxyz", tmp_path / "out", Options())["metrics"]
+    assert found["valid"]["count"] == 3
+    assert found["composition"]["noble_gases"]["count"] == 3
+    assert found["failures"] == {}
+    assert found["unique"]["count"] == 2  # the second is the first, rattled

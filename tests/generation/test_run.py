@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -276,6 +277,26 @@ def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, s
     monkeypatch.setattr(run, "finished_batches", real)
     generate(out, Options(), resume=True)
     assert results(out) == results(whole)
+
+
+def test_a_batch_is_written_while_the_next_is_made(options, whole, tmp_path, monkeypatch):
+    next_begun, waits = threading.Event(), []
+    batches, commit = run.finished_batches, folder_module.OutputFolder.commit
+
+    def told(*args, **kwargs):
+        for made in batches(*args, **kwargs):
+            yield made
+            next_begun.set()
+
+    def late(self, *args):
+        waits.append(next_begun.wait(20))
+        commit(self, *args)
+
+    monkeypatch.setattr(run, "finished_batches", told)
+    monkeypatch.setattr(folder_module.OutputFolder, "commit", late)
+    generate(tmp_path / "out", options)
+    assert waits == [True] * len(range(0, NUM, BATCH))
+    assert results(tmp_path / "out") == results(whole)
 
 
 def test_a_signal_waits_for_the_end_of_a_write():

@@ -85,6 +85,16 @@ def test_a_crystal_of_the_network_does_not_depend_on_its_batch(model):
         assert same(whole, in_batches(model, request, size), 2e-3)
 
 
+def test_a_run_padded_to_one_size_makes_the_same_crystals(model):
+    wanted = make_request(model, num=7, seed=4, solver="ancestral", steps=3)
+    plain = [made.batch for made in sampler.finished_batches(model, wanted, CPU, Silent(), batch_size=3)]
+    with torch.compiler.set_stance("force_eager"):  # the padding alone; compiling takes minutes
+        padded = list(sampler.finished_batches(model, wanted, CPU, Silent(), batch_size=3, compiled=True))
+    assert [len(made.batch) for made in padded] == [3, 3, 1]
+    for a, b in zip(plain, padded, strict=True):
+        assert same(a, b.batch, 2e-3)
+
+
 def test_the_same_request_is_the_same_to_the_bit_and_another_seed_is_not(model):
     request = make_request(model, num=12, seed=4)
     first, second = in_batches(model, request, 5), in_batches(model, request, 5)
@@ -138,11 +148,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, monkeypatch, error):
     request, sizes, real = make_request(model, num=20, seed=3, steps=2), [], sampler.sample_batch
     expected = in_batches(model, request, 4)
 
-    def limited(model, request, indices, device, callback=None):
+    def limited(model, request, indices, *rest):
         sizes.append(len(indices))
         if len(indices) > 4:
             raise error
-        return real(model, request, indices, device, callback)
+        return real(model, request, indices, *rest)
 
     monkeypatch.setattr(sampler, "sample_batch", limited)
     made = list(sampler.finished_batches(model, request, CPU, Silent(), batch_size=16))

@@ -147,5 +147,20 @@ def test_a_chemical_system_as_target_is_kept_and_composes_with_rules(conditional
         assert "O" in structure.symbol_set
 
 
+@pytest.mark.parametrize("guidance", [0.3, 1.0, 3.0])
+def test_only_elements_of_the_target_system_at_any_guidance(conditional, guidance: float) -> None:
+    loaded = load(conditional, device="cpu", precision="float32")
+    made = loaded.generate(20, steps=3, properties={"chemical_system": "Na-Cl"}, guidance=guidance, num_atoms="2-7")
+    assert {e.symbol for structure in made for e in structure.elements} <= {"Na", "Cl"}
+
+
+def test_guidance_away_from_a_chemical_system_stays_finite(conditional) -> None:
+    loaded = load(conditional, device="cpu", precision="float32")
+    free = loaded.generate(20, steps=3, num_atoms=7)
+    away = loaded.generate(20, steps=3, properties={"chemical_system": "Na-Cl"}, guidance=-0.01, num_atoms=7)
+    same = [a.composition == b.composition for a, b in zip(free, away, strict=True)]
+    assert sum(same) > 10  # a nudge, not a ban of everything else or of nothing
+
+
 def test_missing_targets_are_unconditional(model) -> None:
     assert math.isnan(float(one(model, "band_gap=1,").conditions(0, [1])["band_gap"]))

@@ -235,3 +235,51 @@ def test_structure_prediction_trains_and_needs_a_formula(dataset_folder, tmp_pat
         loaded.generate(2, steps=2)
     made = loaded.generate(4, steps=2, formula="Li2O", formula_units="1-2", solver="ancestral")
     assert [s.composition.formula for s in made] == ["Li2 O1", "Li4 O2"] * 2
+
+
+def test_structure_prediction_begins_as_a_model_that_generates(untrained, dataset_folder, tmp_path, make_batch) -> None:
+    from crystalsmith.training.config import Recipe
+    from crystalsmith.training.run import train
+
+    settings = {"base": str(untrained), "process": {"task": "csp", "constants": "data"}, "data": {"num_workers": 0}}
+    settings |= {"hardware": {"accelerator": "cpu"}, "limits": {"max_steps": 1}, "optimizer": {"lr": 1e-20}}
+    train(dataset_folder, tmp_path / "run", Recipe.from_dict(settings), quiet=True)
+    model, base = load_model(tmp_path / "run" / "last"), load_model(untrained)
+    assert (model.process.config.task, base.process.config.task) == ("csp", "generate")
+    assert "predicts structures" in (tmp_path / "run" / "last" / "card.md").read_text()
+    batch = make_batch([3, 5], dtype=torch.float32)
+    for new, old in zip(outputs(model, batch), outputs(base, batch), strict=True):
+        assert torch.equal(new, old)
+    for wrong, sentence in (
+        ({"process": {"task": "sleep"}}, "use generate or csp"),
+        ({"process": {"sigma_max": 3.0}}, "its own process.sigma_max"),
+        ({"model": {"preset": "tiny"}}, "its own model.preset"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            train(dataset_folder, tmp_path / "wrong", Recipe.from_dict(settings | wrong), quiet=True)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_energy_above_hull_is_computed_from_a_reference(untrained, labelled, tmp_path) -> None:
+    """On a hull of the elements alone, at zero, the energy above it is the formation energy."""
+    from crystalsmith.evaluation.reference_build import build_reference
+
+    table, zeros = tmp_path / "hull.csv", tmp_path / "zeros.json"
+    table.write_text("composition,formation_energy_per_atom\nLi,0\nO,0\nSi,0\nFe,0\n")
+    zeros.write_text(json.dumps(dict.fromkeys(["Li", "O", "Si", "Fe"], 0.0)))
+    build_reference([], tmp_path / "ref", hull=table, corrections="none", elemental_energies=zeros)
+    with pytest.raises(InputError, match="no label 'formation_energy_per_atom'"):
+        tune(untrained, labelled, tmp_path / "no", ["energy_above_hull"], reference=tmp_path / "ref")
+    energies = np.linspace(-2, 1, 34).astype(np.float32)
+    energies[::3] = np.nan
+    np.save(labelled / "labels" / "formation_energy_per_atom.npy", energies)
+    manifest = json.loads((labelled / "manifest.json").read_text())
+    manifest["labels"]["formation_energy_per_atom"] = {}
+    (labelled / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="give --property energy_above_hull"):
+        tune(untrained, labelled, tmp_path / "no", ["band_gap"], reference=tmp_path / "ref")
+    tune(untrained, labelled, tmp_path / "run", ["energy_above_hull"], reference=tmp_path / "ref")
+    facts = load_model(tmp_path / "run" / "last").metadata.properties["energy_above_hull"]
+    assert (facts["source"], facts["count"]) == ("computed", 16)
+    assert facts["min"] == pytest.approx(np.nanmin(energies[:24]))
+    assert facts["mean"] == pytest.approx(np.nanmean(energies[:24]))

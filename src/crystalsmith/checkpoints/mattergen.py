@@ -27,6 +27,7 @@ from crystalsmith.checkpoints.store import appearing_folder, save_model, write_a
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
+from crystalsmith.network.layers import empty_weights
 
 EXTRA = "published_extra.safetensors"
 """File beside an imported model that keeps the tensors which reach no output, for an export that loses nothing."""
@@ -146,7 +147,7 @@ def convert(config: PublishedConfig, state: Any, where: str) -> tuple[Model, dic
     """
     layout = stored_layout(config)
     published = _check_published(layout, state, where)
-    with torch.device("meta"):
+    with empty_weights():
         network = GemNetDenoiser(config.network)
     names = our_names(config.network, network)
     ours = {}

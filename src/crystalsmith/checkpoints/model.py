@@ -7,12 +7,11 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import torch
-
 from crystalsmith.contracts import Denoiser
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED
 from crystalsmith.errors import InputError
+from crystalsmith.network.layers import empty_weights
 from crystalsmith.network.registry import Network, build_network, network_config, network_dict
 
 FORMAT = 1
@@ -135,7 +134,7 @@ class Model:
             raise InputError(f"The model's config.json has format {data.get('format')!r}; this version reads {FORMAT}.")
         try:
             config = network_config(data.get("network", {}))
-            with torch.device("meta") if empty else nullcontext():
+            with empty_weights() if empty else nullcontext():
                 module = build_network(config)
             return Model(
                 module,

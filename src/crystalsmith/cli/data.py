@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalsmith.cli._shared import Commands, examples, print_json
 from crystalsmith.errors import InputError
+
+if TYPE_CHECKING:
+    from crystalsmith.data.writer import AboveHull
 
 app = typer.Typer(
     cls=Commands,
@@ -46,6 +49,13 @@ def prepare(
         float, typer.Option(help="Angstrom that atoms may be off for a smaller cell to be taken.")
     ] = 0.1,
     niggli: Annotated[bool, typer.Option(help="Niggli-reduce the cell.")] = True,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compute the label energy_above_hull from the formation energies (of the same corrections) and the "
+            "hull of this folder made by crystalsmith reference build."
+        ),
+    ] = None,
     keep_splits: Annotated[str, typer.Option(help="Keep only these splits, such as train,val.")] = "train,val,test",
     split_fractions: Annotated[
         str, typer.Option(help="Shares of train, val and test for rows whose split the input does not say.")
@@ -83,6 +93,7 @@ def prepare(
         limit=limit or None,
         name=name or None,
         overwrite=overwrite,
+        above_hull=None if reference is None else _above_hull(reference),
     )
     if as_json:
         print_json(manifest)
@@ -109,6 +120,17 @@ def info(
     print(describe(dataset.manifest))
     if verify:
         print("\nall files are as they were written")
+
+
+def _above_hull(reference: Path) -> AboveHull:
+    from functools import partial
+
+    from crystalsmith.evaluation.hull_labels import energies_above_hull
+    from crystalsmith.evaluation.reference import Reference
+
+    opened = Reference.open(reference)
+    _ = opened.hull  # an error now, not after the crystals were read
+    return partial(energies_above_hull, opened)
 
 
 def _elements(text: str) -> Any:

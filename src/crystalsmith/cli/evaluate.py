@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,8 @@ from crystalsmith.errors import InputError
 EPILOG = examples(
     "crystalsmith evaluate crystals",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
+    "crystalsmith evaluate asked --control free --require 'density 5..7' --require 'num_elements<=3'",
+    "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --hull potential",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -49,6 +51,32 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Most steps of a relaxation.")] = 500,
     time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
     max_volume_change: Annotated[float, typer.Option(help="Factor of volume beyond which a crystal explodes.")] = 4.0,
+    control: Annotated[
+        Path | None,
+        typer.Option(help="Crystals made without conditions, held against the targets of STRUCTURES."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="Count crystals that meet this: 'bulk_modulus>300', 'density 5..7', ...; repeatable."),
+    ] = None,
+    predictor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictor of a property (crystalsmith train --task property); repeatable."),
+    ] = None,
+    bulk_modulus: Annotated[
+        bool, typer.Option("--bulk-modulus", help="Equations of state by the potential, of the relaxed crystals.")
+    ] = False,
+    hull: Annotated[
+        str,
+        typer.Option(
+            help="labels: the hull of the reference's energies. potential: of the potential's own energies of the "
+            "reference's structures in the same chemical systems, computed once and kept with the reference."
+        ),
+    ] = "labels",
+    hull_limit: Annotated[
+        int | None,
+        typer.Option(help="Compute at most so many energies for --hull potential.", show_default="all that are needed"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -65,7 +93,9 @@ def evaluate(
     """
     import os
 
+    from crystalsmith.evaluation.asked import Request
     from crystalsmith.evaluation.report import sentences
+    from crystalsmith.evaluation.requirements import parse_requirement
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
@@ -77,6 +107,12 @@ def evaluate(
 
         relaxation = Relaxation(potential or "7net-0", energy_scale, fmax, steps, time_limit, max_volume_change)
     place = out or default_folder(structures)
+    request = Request(
+        control=control,
+        predictors=_predictors(predictor or []),
+        requirements=tuple(parse_requirement(text) for text in require or []),
+        bulk_modulus=bulk_modulus,
+    )
     options = Options(
         reference=reference,
         energies=energies,
@@ -85,12 +121,23 @@ def evaluate(
         resume=resume,
         jobs=jobs or os.cpu_count() or 1,
         limit=limit or None,
+        request=request,
+        hull=hull,
+        hull_limit=hull_limit,
     )
     metrics = run(structures, place, options)
     if as_json:
         print_json(metrics)
     else:
         print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
+
+
+def _predictors(folders: list[Path]) -> tuple[Any, ...]:
+    if not folders:
+        return ()
+    from crystalsmith.checkpoints.predictor import load_predictor
+
+    return tuple(load_predictor(folder) for folder in folders)
 
 
 def default_folder(structures: Path) -> Path:

@@ -13,6 +13,7 @@ EPILOG = examples(
     "crystalsmith finetune mp20-tiny mp20/ gapped/ --property band_gap",
     "crystalsmith finetune mp20-tiny mine.csv tuned/ --property hardness:log --property space_group",
     "crystalsmith finetune gapped/best mp20/ both/ --property bulk_modulus --freeze-base",
+    "crystalsmith finetune mp20-tiny mp20/ stable/ --property energy_above_hull --reference refs/mp",
     "crystalsmith generate crystals/ --model gapped/best --property band_gap=2.0 --guidance 2",
 )
 
@@ -53,6 +54,13 @@ def finetune(
         int | None, typer.Option(help="Validations without a better loss that end the run.", show_default="10")
     ] = None,
     max_time: Annotated[str | None, typer.Option(help="End after this training time: 45m, 2h, 1h30m.")] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder made by crystalsmith reference build: energy_above_hull is computed from the data's formation "
+            "energies (of the same corrections) and its hull."
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the recipe (see train); repeatable."),
@@ -84,6 +92,7 @@ def finetune(
         freeze_base=freeze_base,
         dropout=dropout,
         overrides=overrides,
+        reference=reference,
         resume=resume,
         quiet=quiet,
     )

@@ -19,6 +19,7 @@ EPILOG = examples(
     "crystalsmith generate film --num 4 --trajectories",
     "crystalsmith generate oxides --chemical-system Li-Fe-O --require-all --num-atoms 4-12",
     "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
+    "crystalsmith generate predicted --model csp --compositions mp20/ --split test --limit 500 --samples 20",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
@@ -56,7 +57,8 @@ def generate(
         int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="predictor_corrector, ancestral or published.", show_default="the model's")
+        str | None,
+        typer.Option(help="multistep, predictor_corrector, ancestral, heun or published.", show_default="the model's"),
     ] = None,
     temperature: Annotated[
         float | None,
@@ -73,6 +75,12 @@ def generate(
     precision: Annotated[
         str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
     ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile the network first (a minute or more; needs a C++ compiler): for long runs."
+        ),
+    ] = False,
     trajectories: Annotated[
         bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")
     ] = False,
@@ -106,6 +114,28 @@ def generate(
             help="Formula units per cell, taken in turn.",
             show_default="all that the model was trained on",
             rich_help_panel=RULES,
+        ),
+    ] = None,
+    compositions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Exactly these compositions, one after another: a CSV with a column formula (and id, formula_units or "
+            "num_atoms; the formula as written is the cell otherwise), a prepared data set, or structures.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Crystals of each composition.", show_default="1", rich_help_panel=RULES)
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of a data set as --compositions.", show_default="test", rich_help_panel=RULES),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Only so many of the compositions, evenly spaced.", show_default="all", rich_help_panel=RULES
         ),
     ] = None,
     start_from: Annotated[
@@ -189,7 +219,7 @@ def generate(
 
     OUT holds a CIF per crystal (cif/, symmetrised at 0.1 angstrom where a space group is found), all crystals as
     generated (crystals.extxyz), a table (crystals.csv) and the record of the run (manifest.json). Each finished batch
-    is written before the next begins; an interrupted run keeps what it has and goes on with --resume.
+    is written while the next is made; an interrupted run keeps what it has and goes on with --resume.
     """
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
@@ -204,6 +234,10 @@ def generate(
         require=require,
         formula=formula,
         formula_units=formula_units,
+        compositions=None if compositions is None else str(compositions),
+        samples=samples,
+        split=split,
+        limit=limit,
         start_from=None if start_from is None else str(start_from),
         strength=strength,
         fix_sites=fix_sites,
@@ -227,6 +261,7 @@ def generate(
         precision=precision,
         trajectories=trajectories or None,
         device=device,
+        compile=compile_,
         steering=steering,
     )
     summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))

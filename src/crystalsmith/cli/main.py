@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalsmith import __version__
-from crystalsmith.cli import data, evaluate, finetune, generate, models, reference, report, train
+from crystalsmith.cli import bench, data, evaluate, finetune, generate, models, predict, reference, report, score, train
 from crystalsmith.cli._shared import Commands, examples, flowing
 
 app = typer.Typer(
@@ -38,9 +38,12 @@ def options(
 
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
 app.command("evaluate", epilog=evaluate.EPILOG, help=flowing(evaluate.evaluate.__doc__))(evaluate.evaluate)
+app.command("score", epilog=score.EPILOG, help=flowing(score.score.__doc__))(score.score)
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)
 app.command("finetune", epilog=finetune.EPILOG, help=flowing(finetune.finetune.__doc__))(finetune.finetune)
+app.command("predict", epilog=predict.EPILOG, help=flowing(predict.predict.__doc__))(predict.predict)
 app.command("report", epilog=report.EPILOG, help=flowing(report.report.__doc__))(report.report)
+app.command("bench", epilog=bench.EPILOG, help=flowing(bench.bench.__doc__))(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(reference.app, name="reference")

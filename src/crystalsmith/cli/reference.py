@@ -84,6 +84,61 @@ def info(
     print_json(manifest) if as_json else print(_sentences(manifest))
 
 
+@app.command(epilog=examples("crystalsmith reference bias refs/mp20 --potential 7net-0 --rows 2000"))
+def bias(
+    folder: Annotated[Path, typer.Argument(help="A folder made by crystalsmith reference build.")],
+    potential: Annotated[
+        str, typer.Option(help="7net-0, 7net-l3i5, chgnet, or module:factory of your own.")
+    ] = "7net-0",
+    rows: Annotated[int, typer.Option(help="Labelled structures to look at, spread over the elements.")] = 2000,
+    energy_scale: Annotated[
+        str | None, typer.Option(help="Of your own potential: pbe (plain PBE+U of the Materials Project) or mp2020.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of structures.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Worker processes of one thread; 0 for all cores.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Measure how far a potential is off for each element, and keep it with the reference.
+
+    Energies of labelled structures are computed on their cells and compared with the labels. Evaluations with the same
+    potential flag the crystals that rest on an element with a bias above 50 meV/atom. Energies that were computed
+    before are not computed again; a run that was stopped goes on.
+    """
+    import os
+    import sys
+
+    from crystalsmith.evaluation.bias import measure_bias
+    from crystalsmith.evaluation.reference import Reference
+
+    found = measure_bias(
+        Reference.open(folder),
+        potential,
+        energy_scale,
+        rows,
+        jobs or os.cpu_count() or 1,
+        seed,
+        lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    print_json(found) if as_json else print(_bias_table(found))
+
+
+def _bias_table(found: dict[str, Any]) -> str:
+    from crystalsmith.evaluation.bias import ElementBias
+
+    lines = [
+        f"{found['potential']} {found['version']} on {found['structures']} labelled structures, meV/atom: mean error "
+        f"{1000 * found['mean_error']:.1f}, mean absolute {1000 * found['mean_absolute_error']:.1f}, after the fit "
+        f"{1000 * found['mean_absolute_error_after_fit']:.1f}; {found['seconds_per_structure']:.3f} s each.",
+        "element    bias  standard error  mean absolute error  structures",
+    ]
+    for symbol, values in sorted(found["elements"].items(), key=lambda x: -abs(x[1]["bias"])):
+        bias, error, mae = (1000 * values[k] for k in ("bias", "standard_error", "mean_absolute_error"))
+        mark = "  doubtful" if ElementBias(**values).doubtful else ""
+        lines.append(f"{symbol:<7}{bias:>8.1f}{error:>16.1f}{mae:>21.1f}{values['structures']:>12}{mark}")
+    failed = ", ".join(f"{why} {n}" for why, n in found["failed"].items())
+    return "\n".join([*lines, *([f"Without energy: {failed}."] if failed else []), f"Kept in {found['file']}"])
+
+
 def _sentences(manifest: dict[str, Any]) -> str:
     counts = manifest["counts"]
     lines = [f"{manifest['name']}: {counts['structures']} structures, {counts['hull_entries']} hull entries."]

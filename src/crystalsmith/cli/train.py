@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from crystalsmith.cli._shared import examples
+from crystalsmith.errors import InputError
 
 EPILOG = examples(
     "crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h",
     "crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50",
+    "crystalsmith train mp20/ csp/ --task csp --base mp20-tiny --max-time 2h",
     "crystalsmith train mp20/ run/ --resume",
     "crystalsmith generate crystals/ --model run/best",
+    "crystalsmith train mp20/ gap/ --task property --property band_gap --max-time 2h",
 )
 
 
@@ -37,14 +40,23 @@ def train(
     property_: Annotated[
         list[str] | None,
         typer.Option(
-            "--property", metavar="NAME[:KIND]", help="Condition the model on this property from the start; repeatable."
+            "--property",
+            metavar="NAME[:KIND]",
+            help="Condition the model on this property from the start; repeatable. With --task property: predict it.",
         ),
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Reference set to compute the property energy_above_hull from; see finetune.")
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
-            help="generate, or csp: structures of given elements (structure prediction).", show_default="generate"
+            help="generate; csp: structures of given elements (structure prediction); property: predict --property.",
+            show_default="generate",
         ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Start from the weights of this model (bundled name or folder).")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
@@ -66,8 +78,13 @@ def train(
         "hardware.accelerator": accelerator,
         "output.tensorboard": "true" if tensorboard else None,
         "process.task": task,
+        "base": base,
+        "conditions.reference": None if reference is None else str(reference.resolve()),
     }
     overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
+    if task == "property":
+        _predictor(data, out, property_ or [], recipe, overrides, resume, quiet)
+        return
     if property_:
         import json
 
@@ -83,6 +100,26 @@ def train(
     if outcome.best["total"] is not None:
         typer.echo(f"Best validation loss {outcome.best['total']:.4g} at step {outcome.best['step']:,}: {out / 'best'}")
     typer.echo(f"Model: {out / 'last'}")
+
+
+def _predictor(
+    data: Path, out: Path, properties: list[str], recipe: Path | None, overrides: list[str], resume: bool, quiet: bool
+) -> None:
+    from crystalsmith.training.log import duration
+    from crystalsmith.training.predictor import property_recipe, train_predictor
+
+    if len(properties) != 1:
+        raise InputError("A predictor is of one property; give --property NAME once.")
+    if resume:
+        raise InputError("The training of a predictor cannot be resumed; start it in a new folder.")
+    fitted = train_predictor(data, out, properties[0], property_recipe(recipe, overrides), quiet)
+    how = "Stopped on request and saved." if fitted.interrupted else "Training is complete."
+    typer.echo(f"{how} {fitted.step:,} steps, {fitted.crystals:,} crystals in {duration(fitted.seconds)}.")
+    if fitted.mae is not None:
+        typer.echo(
+            f"Mean absolute error on validation crystals {fitted.mae:.4g}; saying the mean, {fitted.baseline:.4g}."
+        )
+    typer.echo(f"Predictor: {out / 'best'}")
 
 
 def _quoted(value: object) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
 from crystalsmith.data.readers import Source, open_source
 from crystalsmith.data.rows import SPLITS, Chunk, Refused
-from crystalsmith.data.writer import Collected, write_dataset
+from crystalsmith.data.writer import AboveHull, Collected, write_dataset
 from crystalsmith.elements import ALLOWED, SYMBOLS
 from crystalsmith.errors import InputError
 
@@ -49,6 +50,7 @@ def prepare(
     overwrite: bool = False,
     progress: bool = True,
     name: str | None = None,
+    above_hull: AboveHull | None = None,
 ) -> dict[str, Any]:
     """Prepare a data set for training.
 
@@ -70,6 +72,8 @@ def prepare(
         overwrite: replace an earlier prepared data set at ``output``.
         progress: show a progress bar where there is a terminal.
         name: name of the data set (default: that of the output folder).
+        above_hull: computes the label ``energy_above_hull`` from the formation energies of the input, in place of a
+            column of that name; ``max_energy_above_hull`` then goes by it.
 
     Returns:
         The manifest.
@@ -87,11 +91,17 @@ def prepare(
     target = Path(output)
     _check_output(target, overwrite)
     settings = _settings(rules, drop_duplicates, limit)
+    if above_hull is not None:
+        rules = replace(rules, max_energy_above_hull=None)
+        settings["energy_above_hull"] = "computed"
     scratch = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
         source = open_source(input)
         scratch.mkdir(parents=True)
         collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
+        if above_hull is not None:
+            with _ledger(scratch / LEDGER) as write:
+                write(collected.label_above_hull(above_hull, max_energy_above_hull))
         if drop_duplicates:
             with _ledger(scratch / LEDGER) as write:
                 write(collected.drop_duplicates())

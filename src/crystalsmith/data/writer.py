@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from crystalsmith.data.filters import Prepared
 from crystalsmith.data.readers import sha256_of
 from crystalsmith.data.rows import Refused
 from crystalsmith.elements import SYMBOLS
+from crystalsmith.errors import InputError
+
+AboveHull = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]], NDArray[np.float64]]
+"""From atomic numbers ``(N,)``, numbers of atoms ``(C,)`` and formation energies ``(C,)`` to eV/atom above a hull."""
 
 SAME_CRYSTAL = 1e-3
 """Angstrom within which two fingerprints are those of the same crystal."""
@@ -61,12 +66,51 @@ class Collected:
         prints = np.concatenate([np.zeros((0, 8)), *(p.fingerprints for p in self._parts)])
         return same_id, same_crystal(prints)
 
+    def label_above_hull(self, above_hull: AboveHull, limit: float | None) -> list[Refused]:
+        """Give each crystal with a formation energy its ``energy_above_hull``; those above the limit are left out.
+
+        Raises:
+            InputError: if no crystal has a formation energy.
+        """
+        if not self._parts:
+            return []
+        energies = [p.labels.get("formation_energy_per_atom") for p in self._parts]
+        known = [
+            np.full(len(p.ids), np.nan, dtype=np.float32) if e is None else e
+            for p, e in zip(self._parts, energies, strict=True)
+        ]
+        if not any(np.isfinite(e).any() for e in known):
+            raise InputError(
+                "No row has a formation energy to compute energies above the hull from; give a column "
+                "formation_energy_per_atom (eV/atom), or leave --reference out."
+            )
+        numbers = np.concatenate([p.atomic_numbers for p in self._parts])
+        sizes = np.concatenate([p.num_atoms for p in self._parts])
+        found = above_hull(numbers, sizes, np.concatenate(known))
+        bounds = np.cumsum([len(p.ids) for p in self._parts])[:-1]
+        for part, values in zip(self._parts, np.split(found.astype(np.float32), bounds), strict=True):
+            part.labels["energy_above_hull"] = values
+        above = np.zeros(len(found), dtype=bool) if limit is None else np.nan_to_num(found, nan=-np.inf) > limit
+        self._keep = self._kept() & ~above
+        rows, ids = np.concatenate([p.numbers for p in self._parts]), [name for p in self._parts for name in p.ids]
+        refused = [
+            Refused(int(rows[k]), ids[k], "above_hull", f"{found[k]:.4f} eV/atom above the hull")
+            for k in np.flatnonzero(above)
+        ]
+        self.dropped.update(r.reason for r in refused)
+        return refused
+
+    def _kept(self) -> NDArray[np.bool_]:
+        total = sum(len(p.ids) for p in self._parts)
+        return np.ones(total, dtype=bool) if self._keep is None else self._keep
+
     def drop_duplicates(self) -> list[Refused]:
         """Leave the duplicates out; returns them for the ledger."""
         same_id, same = self.duplicates()
         ids = [name for p in self._parts for name in p.ids]
         numbers = np.concatenate([p.numbers for p in self._parts]) if self._parts else np.zeros(0, dtype=np.int64)
-        self._keep = ~(same_id | same)
+        same_id, same = same_id & self._kept(), same & ~same_id & self._kept()
+        self._keep = self._kept() & ~(same_id | same)
         refused = [
             Refused(int(numbers[k]), ids[k], "duplicate_id" if same_id[k] else "duplicate_crystal", "came before")
             for k in np.flatnonzero(same_id | same)

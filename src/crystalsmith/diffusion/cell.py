@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crystalsmith.cells import symmetric_polar
+from crystalsmith.diffusion.coordinates import less_churn
 
 PUBLISHED_DENSITY = 0.05771451654022283
 """Mean number of atoms per cubic angstrom of the published training set."""
@@ -89,12 +90,21 @@ class CellProcess:
         return (output - target).square().mean((-1, -2))
 
     def predictor_step(
-        self, x: Tensor, output: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor
+        self,
+        x: Tensor,
+        output: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        num_atoms: Tensor,
+        noise: Tensor,
+        churn: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Ancestral step from ``t`` to ``t_next``; returns sample and mean ``(B, 3, 3)``.
+        """Step from ``t`` to ``t_next``; returns sample and mean ``(B, 3, 3)``.
 
-        The exact Gaussian transition of the VP process (spec 8.3) with independent symmetric noise. With
-        ``scalar_noise`` the first number of each crystal fills the whole matrix, as published.
+        ``churn`` 1 is the exact Gaussian transition of the VP process (spec 8.3) with independent symmetric noise, 0
+        its deterministic counterpart (DDIM: Song, Meng, Ermon 2021, eq. 12, which is DPM-Solver-1, the exponential
+        Euler step of the probability-flow ODE); in between, ``churn`` times the ancestral noise. With ``scalar_noise``
+        the first number of each crystal fills the whole matrix, as published.
         """
         a, a_next = self.signal(t).view(-1, 1, 1), self.signal(t_next).view(-1, 1, 1)
         a_next = torch.where((t_next > 0).view(-1, 1, 1), a_next, torch.ones_like(a_next))
@@ -102,11 +112,22 @@ class CellProcess:
         std, std_next = self.std(t, num_atoms), self.std(t_next, num_atoms)
         variance = std.square() - std_next.square() * ratio.square()
         limit = self.limit_mean(num_atoms, x.dtype)
+        added = variance.clamp(min=0).sqrt() * (std_next / std)
         mean = x / ratio + (variance / ratio) * (output / std) + (1.0 - 1.0 / ratio) * limit
+        mean = mean - less_churn(std_next, added, churn) * output
         if self.scalar_noise:
             noise = noise[:, :1, :1].expand(-1, 3, 3)
-        sample = mean + variance.clamp(min=0).sqrt() * (std_next / std) * symmetric_noise(noise)
-        return sample, mean
+        return mean + churn * added * symmetric_noise(noise), mean
+
+    def denoised(self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
+        """``(B, 3, 3)``: the expected clean cell, (L - (1 - a) M_n + std output) / a (Tweedie's formula)."""
+        a = self.signal(t).view(-1, 1, 1)
+        return (x - (1.0 - a) * self.limit_mean(num_atoms, x.dtype) + self.std(t, num_atoms) * output) / a
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(a / sqrt(1 - a^2)) with the shape of ``t``, up to the width of the limit; infinite at 0."""
+        a = self.signal(t)
+        return torch.log(a) - 0.5 * torch.log(1.0 - a.square())
 
     def corrector_step(
         self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor, step_size: Tensor, noise: Tensor

@@ -24,7 +24,7 @@ class ConstrainedProcess(Process):
     """The process with every element decided within bounds; all else is as in :class:`Process`.
 
     Which atoms leave the mask in a step does not depend on their elements, so it is left to the process; only what
-    they become is decided jointly. An element that is decided stays.
+    they become is decided jointly. An element that is decided stays, unless the step remasks it.
 
     Args:
         config: of the process.
@@ -36,7 +36,7 @@ class ConstrainedProcess(Process):
         super().__init__(config)
         self.bounds, self.fixed = bounds, fixed
 
-    def predict(
+    def predict_species(
         self,
         batch: CrystalBatch,
         scores: Scores,
@@ -44,25 +44,25 @@ class ConstrainedProcess(Process):
         t_next: Tensor,
         draw: Draw,
         *,
-        scalar_cell_noise: bool = False,
-    ) -> tuple[CrystalBatch, CrystalBatch]:
-        """See :meth:`Process.predict`; both the sample and the mean keep the bounds."""
-        sample, mean = super().predict(batch, scores, t, t_next, draw, scalar_cell_noise=scalar_cell_noise)
-        if not self.corrupts_species:
-            return sample, mean
-        drawn = self._settled(batch, sample, scores, draw, confident=False)
-        likely = self._settled(batch, mean, scores, draw, confident=True)
-        return sample.replace(atomic_numbers=drawn), mean.replace(atomic_numbers=likely)
+        confidence: float | None = None,
+        remask: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Process.predict_species`; what is drawn and what is most probable both keep the bounds."""
+        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
+        drawn = self._settled(batch, drawn, scores, draw, confident=False)
+        return drawn, self._settled(batch, likely, scores, draw, confident=True)
 
-    def _settled(self, batch: CrystalBatch, free: CrystalBatch, scores: Scores, draw: Draw, confident: bool) -> Tensor:
+    def _settled(self, batch: CrystalBatch, free: Tensor, scores: Scores, draw: Draw, confident: bool) -> Tensor:
         masked, given = batch.atomic_numbers == MASK, self.fixed > 0
-        leaves = masked & (free.atomic_numbers != MASK)
+        leaves = masked & (free != MASK)
 
         def pick(log_probs: Tensor) -> Tensor:
             # Another number than the one that took the atom out of the mask.
             return log_probs.argmax(-1) if confident else draw.categorical(log_probs, word=1)
 
         numbers = settle(self.bounds, batch, self.fixed, leaves & ~given, scores.species_logits, pick, confident)
+        # What goes back into the mask leaves room for more than it takes: the bounds can still be kept.
+        numbers = torch.where(free == MASK, MASK, numbers)
         return torch.where(given, torch.where(masked & ~leaves, batch.atomic_numbers, self.fixed), numbers)
 
 

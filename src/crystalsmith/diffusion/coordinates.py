@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalsmith.crystals import wrap
 
 _IMAGES = 3  # lattice images per direction in the wrapped score
+_SMALLEST = 1e-30  # a divisor where numerator and denominator vanish together
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,38 @@ class CoordinateProcess:
         return (output - target).square().mean(-1)
 
     def predictor_step(
-        self, x: Tensor, output: Tensor, t: Tensor, t_next: Tensor, num_atoms: Tensor, noise: Tensor
+        self,
+        x: Tensor,
+        output: Tensor,
+        t: Tensor,
+        t_next: Tensor,
+        num_atoms: Tensor,
+        noise: Tensor,
+        churn: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
-        """Ancestral step from ``t`` to ``t_next`` (both ``(N,)``); returns sample and mean ``(N, 3)``.
+        """Step from ``t`` to ``t_next`` (both ``(N,)``); returns sample and mean ``(N, 3)``.
 
-        Song et al., "Score-based generative modeling through SDEs", 2021, eq. 4 (discrete VE ancestral sampling).
+        ``churn`` 1 is ancestral sampling (Song et al., "Score-based generative modeling through SDEs", 2021, eq. 4,
+        discrete VE), 0 the Euler step of the probability-flow ODE in std, x + (std_t - std_s) output. In between,
+        ``churn`` times the ancestral noise (eta of DDIM: Song, Meng, Ermon 2021, eq. 12 and 16, on the VE process).
         """
         std, std_next = self.std(t, num_atoms).unsqueeze(-1), self.std(t_next, num_atoms).unsqueeze(-1)
         variance = std.square() - std_next.square()
-        mean = x + variance * output / std
-        sample = mean + variance.sqrt() * (std_next / std) * noise
-        return wrap(sample), wrap(mean)
+        added = variance.sqrt() * (std_next / std)
+        kept = less_churn(std_next, added, churn)
+        mean = x + variance * output / std - kept * output
+        return wrap(mean + churn * added * noise), wrap(mean)
+
+    def denoised(self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor) -> Tensor:
+        """``(N, 3)`` in [0, 1): where the score says that clean atoms stand, x + std output (Tweedie's formula).
+
+        Exact once the noise is much smaller than the cell; a wide normal has no single image to point at.
+        """
+        return wrap(x + self.std(t, num_atoms).unsqueeze(-1) * output)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """-log std up to the number of atoms, with the shape of ``t``; linear in time."""
+        return -t * math.log(self.sigma_max / self.sigma_min)
 
     def corrector_step(
         self, x: Tensor, output: Tensor, t: Tensor, num_atoms: Tensor, step_size: Tensor, noise: Tensor
@@ -76,6 +98,17 @@ class CoordinateProcess:
         step = step_size.unsqueeze(-1)
         score = output / self.std(t, num_atoms).unsqueeze(-1)
         return wrap(x + step * score + torch.sqrt(2.0 * step) * noise)
+
+
+def less_churn(std_next: Tensor, added: Tensor, churn: float) -> Tensor:
+    """What an ancestral step moves less along the score, over std, if it adds ``churn`` times its noise ``added``.
+
+    The noise that remains at the end is std_next in all: sqrt(std_next^2 - churn^2 added^2) of it is carried along,
+    instead of sqrt(std_next^2 - added^2). Written without a difference of close numbers, and exactly 0 at churn 1.
+    """
+    carried = (std_next.square() - (churn * added).square()).clamp(min=0).sqrt()
+    ancestral = (std_next.square() - added.square()).clamp(min=0).sqrt()
+    return (1.0 - churn**2) * added.square() / (carried + ancestral).clamp(min=_SMALLEST)
 
 
 def wrapped_score(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def _guided(denoiser: Denoiser, groups: Mapping[float, Mapping[str, Tensor]]) ->
             stacked[name] = torch.cat([value if k == place else _unlabelled(value) for k in range(copies)])
 
     def guided(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
-        scores = denoiser(CrystalBatch.concatenate([batch] * copies), t.repeat(copies), stacked)
+        scores = denoiser(batch.repeat(copies), t.repeat(copies), stacked)
         fields = []
         for field in (scores.frac_coords, scores.cell, scores.species_logits):
             free, *steered = field.chunk(copies)

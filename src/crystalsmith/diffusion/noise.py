@@ -66,6 +66,10 @@ class Draw(Protocol):
         """
         ...
 
+    def uniform(self, word: int) -> Tensor:
+        """``(N,)`` float64 between 0 and 1, both excluded: the number that ``categorical`` of that word would use."""
+        ...
+
 
 class Noise(Protocol):
     """Where a solver takes its draws from."""
@@ -128,8 +132,10 @@ class _CrystalDraw:
         return z.view(crystals, 3, 3).to(self.noise.dtype)
 
     def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
-        words = self._words(self.noise.atom_crystal, self.noise.atom_position, FIELD_SPECIES)
-        return sample_by_uniform(log_probs, _unit(words[word]))
+        return sample_by_uniform(log_probs, self.uniform(word))
+
+    def uniform(self, word: int) -> Tensor:
+        return _unit(self._words(self.noise.atom_crystal, self.noise.atom_position, FIELD_SPECIES)[word])
 
 
 def _polar(word: Tensor, word2: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,5 +183,7 @@ class GlobalNoise:
         return torch.randn(self.num_crystals, 3, 3, generator=self.generator, device=self.device, dtype=self.dtype)
 
     def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
-        uniform = torch.rand(len(log_probs), generator=self.generator, device=self.device, dtype=torch.float64)
-        return sample_by_uniform(log_probs, uniform)
+        return sample_by_uniform(log_probs, self.uniform(word))
+
+    def uniform(self, word: int) -> Tensor:
+        return torch.rand(self.total, generator=self.generator, device=self.device, dtype=torch.float64)

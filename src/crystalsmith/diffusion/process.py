@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.cell import PUBLISHED_DENSITY, CellProcess, symmetric_noise
 from crystalsmith.diffusion.coordinates import CoordinateProcess
 from crystalsmith.diffusion.noise import Draw
-from crystalsmith.diffusion.species import SpeciesProcess
+from crystalsmith.diffusion.species import SpeciesProcess, by_confidence
 from crystalsmith.errors import InputError
 
 _MAX_STEP = 1e6  # published bound of the Langevin step
@@ -114,6 +114,15 @@ class Losses:
     per_atom: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Denoised:
+    """The clean coordinates ``(N, 3)`` and cells ``(B, 3, 3)`` that were predicted at times ``t (B,)``."""
+
+    frac_coords: Tensor
+    cell: Tensor
+    t: Tensor
+
+
 class Process:
     """The joint corruption process of a batch of crystals."""
 
@@ -205,27 +214,103 @@ class Process:
         t_next: Tensor,
         draw: Draw,
         *,
+        churn: float = 1.0,
+        confidence: float | None = None,
+        remask: float = 0.0,
         scalar_cell_noise: bool = False,
     ) -> tuple[CrystalBatch, CrystalBatch]:
-        """One ancestral step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
+        """One step of all fields from ``t`` to ``t_next`` (both ``(B,)``): sample and mean.
 
-        The species of the mean are the most probable ones. ``scalar_cell_noise`` draws one Gaussian per crystal for
-        the cell, as the published sampler does.
+        The species of the mean are the most probable ones.
+
+        Args:
+            churn: how much of the ancestral noise coordinates and cell receive; 0 follows the probability-flow ODE.
+            confidence, remask: see :meth:`predict_species`.
+            scalar_cell_noise: draw one Gaussian per crystal for the cell, as the published sampler does.
         """
+        sample, mean = self.move(batch, scores, t, t_next, draw, churn=churn, scalar_cell_noise=scalar_cell_noise)
+        if not self.corrupts_species:
+            return sample, mean
+        drawn, likely = self.predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
+        return sample.replace(atomic_numbers=drawn), mean.replace(atomic_numbers=likely)
+
+    def move(
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        churn: float = 1.0,
+        scalar_cell_noise: bool = False,
+    ) -> tuple[CrystalBatch, CrystalBatch]:
+        """One step of coordinates and cell as in :meth:`predict`, the species as they are: sample and mean."""
         per_atom, t_atom = _per_atom(batch, t)
         s_atom = t_next[batch.batch_index]
         frac, frac_mean = self.coordinates.predictor_step(
-            batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms()
+            batch.frac_coords, scores.frac_coords, t_atom, s_atom, per_atom, draw.atoms(), churn
         )
         cell_process = replace(self.cell, scalar_noise=True) if scalar_cell_noise else self.cell
-        cell, cell_mean = cell_process.predictor_step(batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell())
-        species = species_mean = batch.atomic_numbers
-        if self.corrupts_species:
-            probs = torch.softmax(scores.species_logits, -1)
-            logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom)
-            species, species_mean = draw.categorical(logits) + 1, logits.argmax(-1) + 1
-        sample = batch.replace(frac_coords=frac, cell=cell, atomic_numbers=species)
-        return sample, batch.replace(frac_coords=frac_mean, cell=cell_mean, atomic_numbers=species_mean)
+        cell, cell_mean = cell_process.predictor_step(
+            batch.cell, scores.cell, t, t_next, batch.num_atoms, draw.cell(), churn
+        )
+        return batch.replace(frac_coords=frac, cell=cell), batch.replace(frac_coords=frac_mean, cell=cell_mean)
+
+    def predict_species(
+        self,
+        batch: CrystalBatch,
+        scores: Scores,
+        t: Tensor,
+        t_next: Tensor,
+        draw: Draw,
+        *,
+        confidence: float | None = None,
+        remask: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Atomic numbers ``(N,)`` after a step from ``t`` to ``t_next``: drawn, and the most probable ones.
+
+        Args:
+            confidence: ``None`` lets every masked atom leave with the same probability, as in D3PM. A number lets
+                as many leave, but those whose drawn element is most probable first
+                (:func:`crystalsmith.diffusion.species.by_confidence`); it is the temperature of that order.
+            remask: share of the largest possible probability with which an atom goes back into the mask, to be
+                decided again (:meth:`SpeciesProcess.posterior_logits`).
+        """
+        t_atom, s_atom = t[batch.batch_index], t_next[batch.batch_index]
+        probs = torch.softmax(scores.species_logits, -1)
+        logits = self.species.posterior_logits(batch.atomic_numbers, probs, t_atom, s_atom, remask)
+        drawn, likely = draw.categorical(logits) + 1, logits.argmax(-1) + 1
+        if confidence is not None:
+            drawn = by_confidence(
+                batch.atomic_numbers, drawn, batch.batch_index, scores.species_logits, draw, confidence
+            )
+        return drawn, likely
+
+    def extrapolate(
+        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, past: Denoised | None
+    ) -> tuple[Scores, Denoised]:
+        """Scores for a second-order step from ``t`` to ``t_next``, and what the next step must know of this one.
+
+        DPM-Solver++ 2M (Lu et al. 2022, algorithm 2): the clean data predicted here is continued along the line from
+        the last prediction, in log-SNR, half a step ahead: D + h (D - D_past) / (2 h_past). As the step is linear in
+        D, that is a change of the score. Coordinates are compared by the nearest image. The step to 0 takes D itself.
+        """
+        per_atom, t_atom = _per_atom(batch, t)
+        now = Denoised(
+            self.coordinates.denoised(batch.frac_coords, scores.frac_coords, t_atom, per_atom),
+            self.cell.denoised(batch.cell, scores.cell, t, batch.num_atoms),
+            t,
+        )
+        if past is None:
+            return scores, now
+        weight = [_half_ratio(field.log_snr, past.t, t, t_next) for field in (self.coordinates, self.cell)]
+        change = now.frac_coords - past.frac_coords
+        change = (change - change.round()) / self.coordinates.std(t_atom, per_atom).unsqueeze(-1)
+        frac = scores.frac_coords + weight[0][batch.batch_index].unsqueeze(-1) * change
+        scale = self.cell.signal(t).view(-1, 1, 1) / self.cell.std(t, batch.num_atoms)
+        cell = scores.cell + weight[1].view(-1, 1, 1) * scale * (now.cell - past.cell)
+        return Scores(frac, cell, scores.species_logits), now
 
     def renoise(self, batch: CrystalBatch, t: Tensor, t_next: Tensor, draw: Draw) -> CrystalBatch:
         """The forward process from ``t`` to a later ``t_next`` (both ``(B,)``)."""
@@ -275,6 +360,13 @@ class Process:
         step = langevin_step(z_norm, score_norm, cell_std, snr_cell, alpha, batch_mean)
         cell = self.cell.corrector_step(batch.cell, scores.cell, t, batch.num_atoms, step, z_cell)
         return batch.replace(frac_coords=frac, cell=cell)
+
+
+def _half_ratio(log_snr: Callable[[Tensor], Tensor], past: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    """h / (2 h_past) ``(B,)``, h the step in log-SNR; 0 where the step goes to 0, for there h is without end."""
+    last = t_next <= 0
+    step = log_snr(torch.where(last, t, t_next)) - log_snr(t)
+    return 0.5 * step / (log_snr(t) - log_snr(past))
 
 
 def langevin_step(

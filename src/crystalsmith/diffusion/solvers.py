@@ -8,14 +8,15 @@ rise (:func:`resampled`), the step adds noise and costs nothing.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from crystalsmith.cells import symmetric_polar
-from crystalsmith.contracts import Denoiser
+from crystalsmith.contracts import Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
@@ -40,9 +41,29 @@ class Solver(Protocol):
     ) -> CrystalBatch: ...
 
 
-def schedule(num_steps: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-    """Evenly spaced times ``(T,)`` from 1 to 1/T; 1,000 steps are the published levels."""
-    return torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
+Warp = Literal["uniform", "cosine"]
+
+
+def schedule(
+    num_steps: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kind: Warp = "uniform",
+) -> Tensor:
+    """Times ``(T,)`` that fall from 1; the solver goes from the last of them to 0.
+
+    Args:
+        num_steps: T.
+        device, dtype: of the times.
+        kind: "uniform" is 1, 1 - 1/T, ..., 1/T; 1,000 steps are the published levels. "cosine" puts 1 - cos(pi u / 2)
+            for u: steps of pi / 2T at first, where neither atoms nor cells move, and ever smaller ones towards 0,
+            where the cells settle.
+    """
+    times = torch.linspace(1.0, 1.0 / num_steps, num_steps, device=device, dtype=dtype)
+    if kind == "uniform":
+        return times
+    # 1 - cos, without a difference of close numbers at the end.
+    return (2.0 * torch.sin(0.25 * math.pi * times).square()).clamp(max=1.0)
 
 
 def resampled(times: Tensor, repeats: int, jump: int = 10) -> Tensor:
@@ -83,6 +104,84 @@ def ancestral(
 
 
 @torch.no_grad()
+def multistep(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None = None,
+    *,
+    churn: float = 0.0,
+    confidence: float | None = None,
+    remask: float = 0.0,
+) -> CrystalBatch:
+    """Second order for coordinates and cell at one network call per step; species by the posterior of the whole step.
+
+    DPM-Solver++ 2M (Lu et al., "DPM-Solver++: Fast solver for guided sampling of diffusion probabilistic models",
+    2022, algorithm 2) in each field's own log-SNR; with ``churn`` = 1 its SDE variant, SDE-DPM-Solver++(2M) (eq. 18 of
+    that paper). The first step, the last one and the first after a rise of the times are of first order.
+
+    Args:
+        churn: share of the ancestral noise that each step adds; 0 follows the probability-flow ODE.
+        confidence, remask: see :meth:`Process.predict_species`.
+    """
+    mean, past = batch, None
+    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
+        draw = noise.at(step + 1, PREDICTOR)
+        if rises:
+            batch, past = process.renoise(batch, t, t_next, draw), None
+            continue
+        scores, past = process.extrapolate(batch, denoiser(batch, t), t, t_next, past)
+        batch, mean = process.predict(batch, scores, t, t_next, draw, churn=churn, confidence=confidence, remask=remask)
+        if callback is not None:
+            callback(step, batch, mean)
+    return _upright(mean)
+
+
+@torch.no_grad()
+def heun(
+    denoiser: Denoiser,
+    process: Process,
+    batch: CrystalBatch,
+    times: Tensor,
+    noise: Noise,
+    callback: Callback | None = None,
+    *,
+    confidence: float | None = None,
+) -> CrystalBatch:
+    """Heun's method on the probability-flow ODE: two network calls per step, one in the last.
+
+    Karras et al., "Elucidating the design space of diffusion-based generative models" (EDM), 2022, algorithm 1. The
+    slope at the end of a step is taken there with the species of that time, so that it belongs to one joint state.
+
+    Args:
+        confidence: see :meth:`Process.predict_species`.
+    """
+    mean = batch
+    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
+        draw = noise.at(step + 1, PREDICTOR)
+        if rises:
+            batch = mean = process.renoise(batch, t, t_next, draw)
+            continue
+        scores = denoiser(batch, t)
+        ahead, mean = process.predict(batch, scores, t, t_next, draw, churn=0.0, confidence=confidence)
+        if step + 1 < len(times):
+            averaged = _average(scores, denoiser(ahead, t_next))
+            moved, _ = process.move(batch, averaged, t, t_next, draw, churn=0.0)
+            ahead = mean = ahead.replace(frac_coords=moved.frac_coords, cell=moved.cell)
+        batch = ahead
+        if callback is not None:
+            callback(step, batch, mean)
+    return _upright(mean)
+
+
+def _average(one: Scores, other: Scores) -> Scores:
+    frac, cell = 0.5 * (one.frac_coords + other.frac_coords), 0.5 * (one.cell + other.cell)
+    return Scores(frac, cell, one.species_logits)
+
+
+@torch.no_grad()
 def predictor_corrector(
     denoiser: Denoiser,
     process: Process,
@@ -93,14 +192,18 @@ def predictor_corrector(
     *,
     snr_frac_coords: float = 0.4,
     snr_cell: float = 0.2,
+    corrector_every: int = 1,
 ) -> CrystalBatch:
     """One Langevin corrector, then one ancestral step, per time; two network calls (Song et al. 2021, algorithm 1).
 
     Step sizes are each crystal's own, so that a crystal does not depend on its neighbours in the batch.
+
+    Args:
+        snr_frac_coords, snr_cell: signal-to-noise ratios of the corrector.
+        corrector_every: k corrects before every k-th step only, which saves calls.
     """
-    mean = _predictor_corrector(
-        denoiser, process, batch, times, noise, callback, snr_frac_coords, snr_cell, as_published=False
-    )
+    snr = (snr_frac_coords, snr_cell)
+    mean = _predictor_corrector(denoiser, process, batch, times, noise, callback, snr, corrector_every, False)
     return _upright(mean)
 
 
@@ -117,7 +220,7 @@ def published(
 
     A crystal depends on the batch that it is made in. Its 1,000 levels are ``schedule(1000)``.
     """
-    return _predictor_corrector(denoiser, process, batch, times, noise, callback, 0.4, 0.2, as_published=True)
+    return _predictor_corrector(denoiser, process, batch, times, noise, callback, (0.4, 0.2), 1, as_published=True)
 
 
 def _predictor_corrector(
@@ -127,8 +230,8 @@ def _predictor_corrector(
     times: Tensor,
     noise: Noise,
     callback: Callback | None,
-    snr_frac_coords: float,
-    snr_cell: float,
+    snr: tuple[float, float],
+    corrector_every: int,
     as_published: bool,
 ) -> CrystalBatch:
     mean = batch
@@ -136,16 +239,17 @@ def _predictor_corrector(
         if rises:
             batch = mean = process.renoise(batch, t, t_next, noise.at(step + 1, PREDICTOR))
             continue
-        batch = process.correct(
-            batch,
-            denoiser(batch, t),
-            t,
-            t_next,
-            noise.at(step + 1, CORRECTOR),
-            snr_frac_coords=snr_frac_coords,
-            snr_cell=snr_cell,
-            batch_mean=as_published,
-        )
+        if step % int(corrector_every) == 0:
+            batch = process.correct(
+                batch,
+                denoiser(batch, t),
+                t,
+                t_next,
+                noise.at(step + 1, CORRECTOR),
+                snr_frac_coords=snr[0],
+                snr_cell=snr[1],
+                batch_mean=as_published,
+            )
         batch, mean = process.predict(
             batch, denoiser(batch, t), t, t_next, noise.at(step + 1, PREDICTOR), scalar_cell_noise=as_published
         )
@@ -170,9 +274,26 @@ def _upright(batch: CrystalBatch) -> CrystalBatch:
 SOLVERS: dict[str, Solver] = {
     "predictor_corrector": predictor_corrector,
     "ancestral": ancestral,
+    "multistep": multistep,
+    "heun": heun,
     "published": published,
 }
 """Solvers by the name that ``--solver`` takes."""
 
-NETWORK_CALLS_PER_STEP: dict[str, int] = {"predictor_corrector": 2, "ancestral": 1, "published": 2}
-"""Network evaluations of one step of each solver, without guidance."""
+WARPS: dict[str, Warp] = {
+    "predictor_corrector": "uniform",
+    "ancestral": "uniform",
+    "multistep": "cosine",
+    "heun": "cosine",
+    "published": "uniform",
+}
+"""The times that each solver is given (:func:`schedule`)."""
+
+NETWORK_CALLS_PER_STEP: dict[str, int] = {
+    "predictor_corrector": 2,
+    "ancestral": 1,
+    "multistep": 1,
+    "heun": 2,
+    "published": 2,
+}
+"""Network evaluations of one step of each solver, at most and without guidance."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crystalsmith.diffusion.noise import Draw
 from crystalsmith.elements import MASK, NUM_CLASSES
 
 _MASK_CLASS = MASK - 1
@@ -62,13 +63,21 @@ class SpeciesProcess:
         probs[:, _MASK_CLASS] += 1.0 - keep.squeeze(-1)
         return torch.log(probs)
 
-    def posterior_logits(self, noisy: Tensor, clean_probs: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
+    def posterior_logits(
+        self, noisy: Tensor, clean_probs: Tensor, t: Tensor, t_next: Tensor, remask: float = 0.0
+    ) -> Tensor:
         """Unnormalised log q(x_s | x_t, p(x_0)) ``(N, 101)`` for s = ``t_next`` < t.
 
         D3PM eq. 3 with p(x_0) in place of x_0: the product of q(x_s | x_0) and q(x_t | x_s), 1e-20 added inside each
         logarithm. In continuous time an atom that is unmasked stays what it is, exactly; the published chain may
         change it once p(x_0) falls below 1e-20.
+
+        With ``remask`` > 0 an unmasked atom returns to the mask with probability sigma = remask min(1, (1 - alpha_s) /
+        alpha_t), and masked ones leave more often, so that as many are masked at each time as ever (ReMDM: Wang et
+        al., "Remasking discrete diffusion models with inference-time scaling", 2025, eq. 4, rescaled schedule).
         """
+        if remask > 0:
+            return _remasking(noisy, clean_probs, (1.0 - t).unsqueeze(-1), (1.0 - t_next).unsqueeze(-1), remask)
         alpha_t, alpha_s = (1.0 - t).unsqueeze(-1), (1.0 - t_next).unsqueeze(-1)
         logits = _posterior(noisy, clean_probs, alpha_t, alpha_s)
         if self.levels is not None:
@@ -96,6 +105,47 @@ class SpeciesProcess:
         likelihood = -log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         bound = torch.where(lowest, likelihood, kl)
         return bound + self.cross_entropy_weight * cross_entropy, cross_entropy
+
+
+def by_confidence(
+    numbers: Tensor, drawn: Tensor, index: Tensor, logits: Tensor, draw: Draw, temperature: float
+) -> Tensor:
+    """Atomic numbers ``(N,)`` in which as many atoms leave the mask as in ``drawn``, the surest of a crystal first.
+
+    Every masked atom draws an element; those whose element is most probable keep it (MaskGIT: Chang et al., "MaskGIT:
+    Masked generative image transformer", 2022, section 3.2). How many leave stays as it was drawn, so the number of
+    masked atoms has the law of the process; the order no longer has.
+
+    Args:
+        numbers: ``(N,)`` before the step.
+        drawn: ``(N,)`` after a step of the process itself.
+        index: ``(N,)``, the crystal of each atom.
+        logits: ``(N, 101)`` for the clean elements.
+        draw: words 2 and 3 of the atoms' random numbers are used.
+        temperature: of Gumbel noise on the log-probabilities; 0 = strict order.
+    """
+    masked = numbers == MASK
+    elements = draw.categorical(logits, word=2) + 1
+    sure = torch.log_softmax(logits.double(), -1).gather(-1, (elements - 1).unsqueeze(-1)).squeeze(-1)
+    sure = sure - temperature * torch.log(-torch.log(draw.uniform(3)))
+    leaving = torch.zeros(int(index[-1]) + 1, dtype=torch.int64, device=index.device)
+    leaving = leaving.index_add(0, index, (masked & (drawn != MASK)).long())
+    # Rank within the crystal: by crystal first, masked before the rest, then the surest.
+    order = torch.argsort(sure, descending=True, stable=True)
+    order = order[torch.argsort((2 * index + (~masked).long())[order], stable=True)]
+    first = torch.searchsorted(index, torch.arange(len(leaving), device=index.device))
+    rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device)) - first[index]
+    chosen = masked & (rank < leaving[index])
+    return torch.where(chosen, elements, torch.where(masked, MASK, drawn))
+
+
+def _remasking(noisy: Tensor, clean_probs: Tensor, alpha_t: Tensor, alpha_s: Tensor, remask: float) -> Tensor:
+    """Log of the ReMDM posterior ``(N, 101)``; alphas are survival probabilities ``(N, 1)``, t > s."""
+    back = remask * ((1.0 - alpha_s) / alpha_t.clamp(min=_TINY)).clamp(max=1.0)
+    leave = (alpha_s - (1.0 - back) * alpha_t) / (1.0 - alpha_t)
+    stays = F.one_hot(noisy - 1, NUM_CLASSES).to(clean_probs.dtype)
+    elements = torch.where((noisy == MASK).unsqueeze(-1), leave * clean_probs, (1.0 - back) * stays)[:, :_MASK_CLASS]
+    return torch.log(torch.cat([elements, 1.0 - elements.sum(-1, keepdim=True)], -1).clamp(min=0.0) + _TINY)
 
 
 def _posterior(noisy: Tensor, clean_probs: Tensor, alpha_t: Tensor, alpha_s: Tensor) -> Tensor:

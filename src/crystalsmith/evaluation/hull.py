@@ -19,6 +19,8 @@ from crystalsmith.errors import InputError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+System = tuple[int, ...]
+"""A chemical system: atomic numbers, ascending."""
 
 _TOLERANCE = 1e-11
 """Reduced costs (eV/atom) that count as zero: far below what energies mean, far above rounding."""
@@ -73,8 +75,8 @@ class Hull:
         amounts = np.asarray(amounts, dtype=np.float64)
         self._fractions = amounts / np.bincount(owner, amounts, len(counts))[owner]
         self._energies = np.asarray(energies, dtype=np.float64)
-        self._members = _by_system(self._offsets, self._elements)
-        self._tables: dict[tuple[int, ...], _Table] = {}
+        self._members = by_system(self._offsets, self._elements)
+        self._tables: dict[System, _Table] = {}
 
     @classmethod
     def from_entries(cls, compositions: Sequence[Mapping[int, float]], energies: Sequence[float]) -> Hull:
@@ -110,7 +112,7 @@ class Hull:
         mixture = {int(table.entries[j]): float(x) for j, x in zip(basis, shares, strict=True) if x > 1e-9}
         return HullDistance(float(energy) - hull, hull, (), len(table.entries), complete, mixture)
 
-    def _table(self, system: tuple[int, ...]) -> _Table:
+    def _table(self, system: System) -> _Table:
         """The entries within a chemical system, elements first; kept, since crystals often share one."""
         if system not in self._tables:
             if len(self._tables) > 2000:
@@ -118,14 +120,25 @@ class Hull:
             self._tables[system] = self._build(system)
         return self._tables[system]
 
-    def _build(self, system: tuple[int, ...]) -> _Table:
-        if 2 ** len(system) <= 2 * len(self._members):
-            subsets = (s for k in range(1, len(system) + 1) for s in combinations(system, k))
-            found = [self._members[s] for s in subsets if s in self._members]
-        else:
-            inside = set(system)
-            found = [rows for s, rows in sorted(self._members.items(), key=lambda x: len(x[0])) if inside.issuperset(s)]
-        entries = np.concatenate([np.zeros(0, dtype=np.int64), *found])
+    def entries_of(self, system: System) -> Integers:
+        """The entries that hold exactly the elements of a chemical system (sorted atomic numbers)."""
+        return self._members.get(system, np.zeros(0, dtype=np.int64))
+
+    def entries_within(self, system: System) -> Integers:
+        """The entries within a chemical system, its sub-systems included, elements first."""
+        return rows_within(self._members, system)
+
+    def composition(self, entry: int) -> dict[int, float]:
+        """Atomic number to atomic fraction of an entry."""
+        part = slice(self._offsets[entry], self._offsets[entry + 1])
+        return dict(zip(self._elements[part].tolist(), self._fractions[part].tolist(), strict=True))
+
+    def energy(self, entry: int) -> float:
+        """The formation energy of an entry, eV/atom."""
+        return float(self._energies[entry])
+
+    def _build(self, system: System) -> _Table:
+        entries = self.entries_within(system)
         fractions = np.zeros((len(system), len(entries)))
         column = {z: k for k, z in enumerate(system)}
         for j, entry in enumerate(entries):
@@ -141,14 +154,25 @@ class _Table:
     energies: Floats  # (m,)
 
 
-def _by_system(offsets: Integers, elements: Integers) -> dict[tuple[int, ...], Integers]:
-    """Entry numbers of each chemical system, by its sorted atomic numbers."""
+def by_system(offsets: Integers, elements: Integers) -> dict[System, Integers]:
+    """Row numbers of each chemical system; row i owns the ascending ``elements[offsets[i]:offsets[i + 1]]``."""
     values = elements.tolist()
     bounds = offsets.tolist()
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[System, list[int]] = {}
     for entry in range(len(bounds) - 1):
         groups.setdefault(tuple(values[bounds[entry] : bounds[entry + 1]]), []).append(entry)
     return {system: np.array(rows, dtype=np.int64) for system, rows in groups.items()}
+
+
+def rows_within(members: Mapping[System, Integers], system: System) -> Integers:
+    """The rows of a chemical system and of all its sub-systems, from the smallest on."""
+    if 2 ** len(system) <= 2 * len(members):
+        subsets = (s for k in range(1, len(system) + 1) for s in combinations(system, k))
+        found = [members[s] for s in subsets if s in members]
+    else:
+        inside = set(system)
+        found = [rows for s, rows in sorted(members.items(), key=lambda x: len(x[0])) if inside.issuperset(s)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
 def _lowest_mixture(fractions: Floats, energies: Floats, target: Floats) -> tuple[float, Integers, Floats]:

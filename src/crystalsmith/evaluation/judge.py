@@ -10,13 +10,17 @@ import numpy as np
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import Facts, facts_of
+from crystalsmith.evaluation.hull import Hull
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key, group
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.evaluation.work import bar, in_order
+from crystalsmith.evaluation.work import TooSlow, at_most, bar, in_order
 
 CHUNK = 32
+
+SMACT_LIMIT = 10.0
+"""Seconds for the oxidation states of one composition."""
 
 
 def described(samples: Sequence[Sample], jobs: int) -> list[Judged]:
@@ -58,6 +62,7 @@ def facts_or_problem(arrays: Arrays) -> tuple[Facts | None, str]:
 def charge_balanced(numbers: Sequence[int]) -> bool | None:
     """SMACT's verdict on a composition, with alloys and single elements let through; None without the package.
 
+    Also None where its search takes longer than ``SMACT_LIMIT``: it tries all combinations of oxidation states.
     Compositions of elements that SMACT does not know have no neutral combination, so they do not pass.
     """
     try:
@@ -69,7 +74,10 @@ def charge_balanced(numbers: Sequence[int]) -> bool | None:
     from crystalsmith.evaluation.facts import reduced_formula
 
     try:
-        return bool(smact_validity(Composition(reduced_formula(np.array(numbers)))))
+        with at_most(SMACT_LIMIT):
+            return bool(smact_validity(Composition(reduced_formula(np.array(numbers)))))
+    except TooSlow:
+        return None
     except Exception:  # an element without oxidation states in its tables
         return False
 
@@ -98,7 +106,7 @@ def place_energies(
         hits += 1
         if "total" in given:
             crystal.energy_per_atom = given["total"]
-            composition = _composition(crystal)
+            composition = composition_of(crystal)
             crystal.formation_energy = _finite(reference.formation_energy(composition, given["total"]))
             crystal.missing_elements = reference.without_elemental_energy(composition)
         if "formation" in given:
@@ -122,25 +130,24 @@ def check_scheme(scheme: str, reference: Reference) -> None:
         )
 
 
-def place_on_hull(crystals: Sequence[Judged], reference: Reference) -> None:
-    """Set energies above the hull, and how much of the reference stands behind each."""
-    hull = reference.hull
+def place_on_hull(crystals: Sequence[Judged], hull: Hull, name: Callable[[int], str]) -> None:
+    """Set energies above the hull, and how many of its entries stand behind each; ``name`` gives the id of an entry."""
     for crystal in crystals:
         if crystal.facts is None:
             continue
         energy = math.nan if crystal.formation_energy is None else crystal.formation_energy
-        found = hull.distance(_composition(crystal), energy)
+        found = hull.distance(composition_of(crystal), energy)
         crystal.hull_entries, crystal.hull_entries_with_all = found.entries, found.entries_with_all
         crystal.energy_above_hull = _finite(found.energy_above_hull)
         crystal.missing_elements = tuple(sorted({*crystal.missing_elements, *found.missing}))
-        names = [f"{reference.entry_name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items())]
-        crystal.decomposition = "; ".join(names)
+        crystal.decomposition = "; ".join(f"{name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items()))
         if crystal.missing_elements and crystal.formation_energy is None and not crystal.failure:
             crystal.failure = "not_in_reference"
             crystal.detail = f"the reference lacks {' '.join(crystal.missing_elements)}"
 
 
-def _composition(crystal: Judged) -> dict[int, float]:
+def composition_of(crystal: Judged) -> dict[int, float]:
+    """The reduced composition of a crystal, atomic number to amount."""
     return {z: float(n) for z, n in formula_key(crystal.sample.numbers)}
 
 
@@ -230,3 +237,19 @@ def _match(peers: _Peers) -> list[_Verdict]:
 
 def _volume_per_atom(arrays: Arrays) -> float:
     return abs(float(np.linalg.det(arrays[1]))) / len(arrays[2])
+
+
+def rank_by_energy(crystals: Sequence[Judged]) -> None:
+    """Rank the crystals of each reduced formula by energy per atom: which of the structures predicted for it to take.
+
+    Crystals without energy and those that failed have no rank; equal energies keep the order of the input.
+    """
+    groups: dict[tuple[tuple[int, int], ...], list[tuple[float, int]]] = {}
+    for place, crystal in enumerate(crystals):
+        # Of one composition, total and formation energies differ by a constant.
+        energy = crystal.formation_energy if crystal.energy_per_atom is None else crystal.energy_per_atom
+        if energy is not None and not crystal.failure:
+            groups.setdefault(formula_key(crystal.sample.numbers), []).append((energy, place))
+    for members in groups.values():
+        for rank, (_, place) in enumerate(sorted(members), start=1):
+            crystals[place].energy_rank = rank

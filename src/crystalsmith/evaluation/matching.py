@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crystalsmith.evaluation.work import TooSlow, at_most
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -27,6 +29,9 @@ Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
 
 SETTINGS = {"ltol": 0.2, "stol": 0.3, "angle_tol": 5.0, "primitive_cell": True, "scale": True}
 """Settings of the matcher that the field judges uniqueness and novelty with."""
+
+TIME_LIMIT = 30.0
+"""Seconds for reducing one crystal or comparing two; what takes longer is recorded as not matched."""
 
 MAX_RADIUS_DIFFERENCE = 0.3
 """Elements may substitute for one another if their atomic radii differ by no more than this share of the larger."""
@@ -41,7 +46,7 @@ class Candidate:
     Attributes:
         name: the crystal's id.
         arrays: fractional coordinates, cell and atomic numbers.
-        problem: why the crystal cannot be reduced; empty as long as it can.
+        problem: why the crystal cannot be reduced or compared; empty as long as it can.
     """
 
     def __init__(self, name: str, arrays: Arrays) -> None:
@@ -63,7 +68,8 @@ class Candidate:
         if disordered not in self._reduced:
             frac, cell, numbers = self.arrays
             try:
-                self._reduced[disordered] = _reduce(frac, cell, merged(numbers) if disordered else numbers)
+                with at_most(TIME_LIMIT):
+                    self._reduced[disordered] = _reduce(frac, cell, merged(numbers) if disordered else numbers)
             except Exception as error:  # it gives up in ways of its own
                 self._reduced[disordered] = None
                 self.problem = f"{type(error).__name__}: {error}"[:200]
@@ -86,18 +92,33 @@ def matches(one: Candidate, other: Candidate, disordered: bool = False) -> bool:
     """Whether two crystals are the same; with ``disordered``, whether they are decorations of the same alloy at least.
 
     The disordered question presumes that the ordered matcher found no match: it looks at the merged crystals alone.
+
+    Raises:
+        TooSlow: if the comparison takes longer than ``TIME_LIMIT``.
     """
     if one.formula != other.formula or (disordered and not one.can_be_disordered):
         return False
     first, second = one.reduced(disordered), other.reduced(disordered)
     if first is None or second is None or len(first) != len(second):
         return False
-    return bool(_matcher().fit(first, second, skip_structure_reduction=True))
+    with at_most(TIME_LIMIT):
+        return bool(_matcher().fit(first, second, skip_structure_reduction=True))
+
+
+def _same(one: Candidate, other: Candidate, judged: Candidate, disordered: bool = False) -> bool:
+    """Whether two crystals are the same; when that takes too long, the one that is judged is given up."""
+    if judged.problem:
+        return False
+    try:
+        return matches(one, other, disordered)
+    except TooSlow as slow:
+        judged.problem = f"comparing {one.name} and {other.name} {slow}"
+        return False
 
 
 def first_match(candidate: Candidate, others: Iterable[Candidate], disordered: bool = False) -> str | None:
     """The name of the first of ``others`` that is the same crystal, in their order; None where there is none."""
-    return next((other.name for other in others if matches(candidate, other, disordered)), None)
+    return next((other.name for other in others if _same(candidate, other, candidate, disordered)), None)
 
 
 def group(candidates: Sequence[Candidate], disordered: bool = False) -> list[int]:
@@ -110,10 +131,10 @@ def group(candidates: Sequence[Candidate], disordered: bool = False) -> list[int
     found = []
     for index, candidate in enumerate(candidates):
         peers = leaders.setdefault(candidate.formula, [])
-        same = (p for p in peers if matches(candidates[p], candidate))
+        same = (p for p in peers if _same(candidates[p], candidate, candidate))
         leader = next(same, None)
         if leader is None and disordered:
-            leader = next((p for p in peers if matches(candidates[p], candidate, disordered=True)), None)
+            leader = next((p for p in peers if _same(candidates[p], candidate, candidate, disordered=True)), None)
         if leader is None:
             peers.append(index)
         found.append(index if leader is None else leader)
@@ -165,10 +186,15 @@ def rms_displacement(one: Arrays, other: Arrays) -> float | None:
     """Root mean square displacement of the atoms between two crystals in angstrom; None where they do not match.
 
     pymatgen's matcher with wide tolerances (ltol 0.5, stol 0.5, angle 10 degrees), without scaling and with supercells.
-    Its distance is in units of the cube root of the volume per atom and is multiplied by the mean of the two.
+    Its distance is in units of the cube root of the volume per atom and is multiplied by the mean of the two. A pair
+    that takes longer than ``TIME_LIMIT`` counts as not matching.
     """
     matcher = _matcher_class()(ltol=0.5, stol=0.5, angle_tol=10.0, scale=False, attempt_supercell=True)
-    found = matcher.get_rms_dist(_structure(*one), _structure(*other))
+    try:
+        with at_most(TIME_LIMIT):
+            found = matcher.get_rms_dist(_structure(*one), _structure(*other))
+    except TooSlow:
+        found = None
     if found is None:
         return None
     volumes = [abs(float(np.linalg.det(cell))) / len(numbers) for _, cell, numbers in (one, other)]

@@ -43,13 +43,22 @@ class Judged:
         relaxed: facts of the relaxed crystal.
         failure, detail: why it could not be judged to the end.
         formation_energy: eV/atom on the reference's scale.
+        energy_rank: among the crystals of its reduced formula by energy, 1 is the lowest.
         energy_above_hull: eV/atom.
+        energy_above_label_hull: eV/atom, where the hull is the potential's own.
         missing_elements: symbols that the hull does not know.
-        hull_entries, hull_entries_with_all: reference entries within its chemical system, and with all its elements.
+        hull_entries, hull_entries_with_all: entries of the hull within its chemical system, and with all its elements.
+        hull_entries_by_size: those of one element, of two, ... as in ``2+5+1``.
+        hull_gaps: its binary and ternary sub-systems without any entry.
+        phases_left_out: competing phases by the labels that have no structure to compute.
+        biased_elements: those whose energies the potential is known to get wrong.
         rmsd: angstrom, to the relaxed structure.
         unique, novel: by the ordered matcher; ``_disordered`` by either.
         duplicate_of, matched: the earlier crystal, or the reference entry, that it is the same as.
         charge_balanced: SMACT's verdict on the composition.
+        bulk_modulus: GPa, by an equation of state; the note says why there is none.
+        measured: properties by canonical name; see :mod:`crystalsmith.evaluation.measures`.
+        meets: whether it meets all requirements.
     """
 
     sample: Sample
@@ -59,10 +68,16 @@ class Judged:
     detail: str = ""
     energy_per_atom: float | None = None
     formation_energy: float | None = None
+    energy_rank: int | None = None
     energy_above_hull: float | None = None
     missing_elements: tuple[str, ...] = ()
     hull_entries: int | None = None
     hull_entries_with_all: int | None = None
+    hull_entries_by_size: str = ""
+    hull_gaps: str = ""
+    energy_above_label_hull: float | None = None
+    phases_left_out: str = ""
+    biased_elements: tuple[str, ...] = ()
     decomposition: str = ""
     rmsd: float | None = None
     unique: bool | None = None
@@ -76,7 +91,10 @@ class Judged:
     charge_balanced: bool | None = None
     steps: int | None = None
     seconds: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    bulk_modulus: float | None = None
+    bulk_modulus_note: str = ""
+    measured: dict[str, float | str | None] = field(default_factory=dict)
+    meets: bool | None = None
 
     @property
     def valid(self) -> bool:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crystalsmith.elements import SYMBOLS
+from crystalsmith.evaluation.asked import HIT, Answer, answer_lines, budget_table, target_table
+from crystalsmith.evaluation.hull_report import SYSTEM_HEAD, hull_headline, system_rows
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
@@ -25,11 +27,16 @@ SHOWN = (
     "shortest_distance",
     "valid",
     "energy_above_hull",
+    "energy_above_label_hull",
     "unique",
     "novel",
     "rmsd",
+    "bulk_modulus",
     "matched",
     "duplicate_of",
+    "hull_gaps",
+    "phases_left_out",
+    "biased_elements",
     "failure",
     "detail",
 )
@@ -49,6 +56,7 @@ def page(
     crystals: Sequence[Judged],
     relaxed: Callable[[Judged], Arrays | None] | None,
     reference: Reference | None,
+    asked: Answer,
 ) -> str:
     """The report of one evaluation.
 
@@ -56,16 +64,22 @@ def page(
         metrics: as in ``metrics.json``.
         rows: as in ``crystals.csv``.
         relaxed: the relaxed crystal where there is one; None if nothing was relaxed.
+        asked: targets and requirements.
     """
-    columns = [name for name in SHOWN if any(row[name] not in (None, "") for row in rows)]
+    wanted = (*SHOWN[:2], *asked.columns, *SHOWN[2:])
+    columns = [name for name in wanted if any(row[name] not in (None, "") for row in rows)]
     payload = _common([metrics], ["crystals"]) | {
         "columns": columns,
-        "flags": [name for name in FLAGS if name in columns],
+        "flags": [name for name in columns if name in FLAGS or name.startswith(HIT) or name == "meets_requirements"],
         "rows": [[row[name] for name in columns] for row in rows],
         "before": [None if c.facts is None else _compact(c.sample.arrays) for c in crystals],
         "after": [None if relaxed is None else _compact(relaxed(c)) for c in crystals],
         "charts": _charts(crystals, reference),
+        "targets": target_table(metrics["metrics"]),
+        "target_charts": asked.charts,
+        "budgets": budget_table(metrics["metrics"]),
         "elements": _elements(crystals, reference),
+        "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
     }
     found = metrics["run"].get("reference")
     against = "without a reference" if found is None else f"against {found['name']} ({_size(found)})"
@@ -108,16 +122,22 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [(label, _rate(found[name])) for name, label in plain.items() if name in found]
     for name, label in (("stable", "stable"), ("sun", "S.U.N."), ("sun_disordered", "S.U.N., disordered matcher too")):
         lines += [(f"{label}, within {t} eV/atom", _rate(value)) for t, value in found.get(name, {}).items()]
+    lines += answer_lines(found)
     for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
         if found.get(name, {}).get("of"):
             lines.append((label, _spread(found[name])))
+    lines += hull_headline(found)
     for t, value in found.get("symmetry_kept", {}).items():
         lines.append((f"symmetry kept, {t} angstrom", _rate(value)))
     for name, value in (found.get("distributions") or {}).items():
         text = _rate(value) if isinstance(value, dict) else f"{value:.3g}" if value is not None else ""
         lines.append((name.replace("_", " "), text))
-    for name in ("radioactive", "noble_gases", "scarce"):
-        lines.append((f"holds {name.replace('_', ' ')} elements", _rate(found["composition"][name])))
+    for name, label in (
+        ("radioactive", "a radioactive element"),
+        ("noble_gases", "a noble gas"),
+        ("scarce", "a scarce element"),
+    ):
+        lines.append((f"holds {label}", _rate(found["composition"][name])))
     diversity = found["diversity"]
     counts = ", ".join(
         f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")

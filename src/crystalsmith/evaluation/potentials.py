@@ -41,6 +41,16 @@ class Potential:
     scale: str
     make: Callable[[str], Any]
 
+    @property
+    def version(self) -> str:
+        """The version of the package that it comes in; empty where that is not known."""
+        from importlib import metadata
+
+        try:
+            return metadata.version(self.package.split(".")[0])
+        except metadata.PackageNotFoundError:
+            return ""
+
 
 def find_potential(name: str, scale: str | None = None) -> Potential:
     """The potential of a name.
@@ -86,6 +96,21 @@ def make_calculator(potential: Potential, device: str | None = None) -> Any:
         raise InputError(
             f"The potential {potential.name} cannot be loaded ({type(error).__name__}: {error})."
         ) from error
+
+
+def worker_calculator(name: str, scale: str | None) -> Any:
+    """The calculator of a potential in a worker process, which computes with one thread.
+
+    Raises:
+        InputError: if it cannot be had.
+    """
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+    except ImportError:
+        pass
+    return make_calculator(find_potential(name, scale))
 
 
 def _device() -> str:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import NUMBERS, SYMBOLS
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.hull import Hull
+from crystalsmith.evaluation.hull import Hull, System, by_system
 from crystalsmith.evaluation.matching import Arrays, formula_key
 
 FORMAT = "crystalsmith-reference-1"
 STRUCTURE_ARRAYS = ("frac_coords", "cell", "atomic_numbers", "offsets", "ids", "formulas", "density", "space_group")
 HULL_ARRAYS = ("hull_offsets", "hull_elements", "hull_amounts", "hull_energies", "hull_ids")
+ADDED_ELEMENT = "element "
+"""How the names of the entries at zero begin that stand for the elements, whether or not the input listed them."""
 SCHEMES = ("mp2020", "none")
 """Correction schemes this package can bring a potential's energies to; a reference may name others."""
 
@@ -106,9 +108,20 @@ class Reference:
     @cached_property
     def num_elements(self) -> NDArray[np.int64]:
         """``(C,)`` different elements in each structure."""
+        return np.bincount(self._elements // 128, minlength=self.num_structures)
+
+    @cached_property
+    def _elements(self) -> NDArray[np.int64]:
+        """128 times the structure's number plus the atomic number, once for each of its elements, ascending."""
         owner = np.repeat(np.arange(self.num_structures), self.num_atoms)
-        pairs = np.unique(owner * 128 + self._arrays["atomic_numbers"].astype(np.int64))
-        return np.bincount(pairs // 128, minlength=self.num_structures)
+        return np.unique(owner * 128 + self._arrays["atomic_numbers"].astype(np.int64))
+
+    @cached_property
+    def systems(self) -> Mapping[System, NDArray[np.int64]]:
+        """The numbers of the structures of each chemical system."""
+        if not self.num_structures:
+            return {}
+        return by_system(np.concatenate([[0], np.cumsum(self.num_elements)]), self._elements % 128)
 
     @property
     def element_counts(self) -> NDArray[np.float64]:
@@ -131,6 +144,21 @@ class Reference:
     def entry_name(self, entry: int) -> str:
         """The id of a hull entry."""
         return str(self._arrays["hull_ids"][entry].decode())
+
+    @cached_property
+    def entries_by_name(self) -> Mapping[str, int]:
+        """Id to number of the hull entries."""
+        if not self.num_entries:
+            return {}
+        return {name.decode(): number for number, name in enumerate(self._arrays["hull_ids"].tolist())}
+
+    @cached_property
+    def structures_by_name(self) -> Mapping[str, int]:
+        """Id to number of the structures; of equal ids, which are no rule, the first."""
+        if not self.num_structures:
+            return {}
+        names = [name.decode("utf-8", "replace") for name in self._arrays["ids"].tolist()]
+        return {name: number for number, name in reversed(list(enumerate(names)))}
 
     def same_formula(self, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Arrays]]:
         """The structures of the reduced formula that these atoms have: ids and arrays, in the reference's order."""

@@ -24,7 +24,7 @@ from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.energies import Entries, read_entries
 from crystalsmith.evaluation.facts import LOOSE, density
-from crystalsmith.evaluation.reference import FORMAT, formula_text, parse_elements
+from crystalsmith.evaluation.reference import ADDED_ELEMENT, FORMAT, formula_text, parse_elements
 from crystalsmith.evaluation.work import bar, in_order
 from crystalsmith.symmetry import space_group
 
@@ -282,7 +282,7 @@ def _hull_arrays(entries: Entries) -> dict[str, NDArray[Any]]:
         return {}
     # Formation energies count from the elements: these lie at zero whether or not the input lists them.
     elements = sorted({z for c in entries.compositions for z in c})
-    names = [*entries.names, *(f"element {SYMBOLS[z - 1]}" for z in elements)]
+    names = [*entries.names, *(f"{ADDED_ELEMENT}{SYMBOLS[z - 1]}" for z in elements)]
     compositions = [*entries.compositions, *({z: 1.0} for z in elements)]
     return {
         "hull_offsets": np.concatenate([[0], np.cumsum([len(c) for c in compositions])]).astype(np.int64),

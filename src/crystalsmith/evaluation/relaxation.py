@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,10 @@ import numpy as np
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import facts_or_problem
+from crystalsmith.evaluation.lines import append_line, read_lines
 from crystalsmith.evaluation.matching import Arrays, rms_displacement
 from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potentials import find_potential, make_calculator, refuse_scheme, scale_correction
+from crystalsmith.evaluation.potentials import find_potential, refuse_scheme, scale_correction, worker_calculator
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
@@ -33,6 +33,10 @@ GEOMETRIES = "relaxed.extxyz"
 
 GRACE = 30.0
 """Seconds beyond the time limit that a process gets to notice by itself that its time is up."""
+
+
+STIFFNESS = 30.0
+"""eV per square angstrom: the curvature that the optimiser presumes before it has seen any."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ class Finished:
         found = self.by_id.get(crystal.sample.id)
         return None if found is None or found.failure or crystal.failure else found.arrays
 
+    @property
+    def seconds_per_atom(self) -> float | None:
+        """What one step took for each atom of the cell; None if nothing was relaxed."""
+        done = [r for r in self.by_id.values() if r.numbers is not None and r.seconds]
+        steps = sum((r.steps + 1) * len(r.numbers) for r in done)
+        return sum(r.seconds for r in done) / steps if steps else None
+
 
 def relax_all(
     crystals: Sequence[Judged], out: Path, settings: Relaxation, reference: Reference | None, jobs: int, resume: bool
@@ -128,7 +139,7 @@ def relax_all(
     with bar("relaxing", len(wanted)) as advance:
         advance(len(finished))
         for result in relaxations(tasks, settings, jobs):
-            _append(file, asdict(result))
+            append_line(file, asdict(result))
             finished[result.id] = result
             advance(1)
     for crystal in crystals:
@@ -153,20 +164,14 @@ def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, 
 
 def _start(settings: Relaxation) -> Callable[[tuple[str, str, Arrays]], Relaxed]:
     """In a worker: load the potential once."""
-    try:
-        import torch
-
-        torch.set_num_threads(1)
-    except ImportError:
-        pass
-    calculator = make_calculator(find_potential(settings.potential, settings.energy_scale))
+    calculator = worker_calculator(settings.potential, settings.energy_scale)
     return lambda task: relax(*task, calculator, settings)
 
 
 def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxation) -> Relaxed:
     """Relax one crystal; whatever goes wrong is told in the result."""
     began = time.monotonic()
-    unknown = _unknown_elements(calculator, arrays[2])
+    unknown = unknown_elements(calculator, arrays[2])
     if unknown:
         return Relaxed(name, key, "unknown_element", f"the potential does not know {unknown}")
     try:
@@ -179,7 +184,8 @@ def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxa
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
-def _unknown_elements(calculator: Any, numbers: Any) -> str:
+def unknown_elements(calculator: Any, numbers: Any) -> str:
+    """The symbols of the elements that a potential says it does not know."""
     from crystalsmith.elements import SYMBOLS
 
     known = getattr(calculator, "type_map", None)
@@ -191,28 +197,33 @@ def _unknown_elements(calculator: Any, numbers: Any) -> str:
 def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxation, began: float) -> Relaxed:
     from ase import Atoms
     from ase.filters import FrechetCellFilter
-    from ase.optimize import FIRE
+    from ase.optimize import BFGS
 
     frac, cell, numbers = arrays
     atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
     atoms.calc = calculator
     volume = atoms.get_volume()
-    optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
-    failure, detail, converged = "", "", False
-    for converged in optimizer.irun(fmax=settings.fmax, steps=settings.steps):
+    # A strain times this length is a coordinate about as stiff as an atom's, whatever the size of the cell.
+    length = math.sqrt(len(atoms))
+    filtered = FrechetCellFilter(atoms, exp_cell_factor=length)
+    optimizer = BFGS(filtered, logfile=None, alpha=STIFFNESS)
+    failure, detail, converged, largest = "", "", False, math.nan
+    for _ in optimizer.irun(fmax=0.0, steps=settings.steps):
         change = atoms.get_volume() / volume
-        if not (math.isfinite(change) and math.isfinite(float(atoms.get_potential_energy()))):
-            failure, detail = "exploded", "energy or volume is not finite"
+        largest = _largest_force(filtered, length)
+        converged = largest < settings.fmax
+        if not math.isfinite(change + largest + float(atoms.get_potential_energy())):
+            failure, detail = "exploded", "energy, forces or volume are not finite"
         elif not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
             failure, detail = "exploded", f"the volume changed by a factor of {change:.3g}"
         elif time.monotonic() - began > settings.time_limit and not converged:
             failure, detail = TIMED_OUT, f"more than {settings.time_limit:g} s"
-        if failure:
+        if failure or converged:
             break
     steps = int(optimizer.nsteps)
     if not failure and not converged:
         failure = "not_converged"
-        detail = f"largest force {np.linalg.norm(atoms.get_forces(), axis=1).max():.3g} eV/angstrom after {steps} steps"
+        detail = f"largest force {largest:.3g} eV/angstrom after {steps} steps"
     if failure == "exploded":
         return replace(result, failure=failure, detail=detail, steps=steps)
     end = (atoms.get_scaled_positions(), atoms.cell.array, numbers)
@@ -229,6 +240,14 @@ def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxa
         rmsd=rms_displacement(arrays, end),
         steps=steps,
     )
+
+
+def _largest_force(filtered: Any, length: float) -> float:
+    """The largest force in eV/angstrom, where stress times volume per atom counts as one, as the field has it."""
+    forces = np.array(filtered.get_forces())
+    num_atoms = len(forces) - 3
+    forces[num_atoms:] *= length / num_atoms
+    return float(np.linalg.norm(forces, axis=1).max())
 
 
 def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None, reference: Reference | None) -> None:
@@ -266,19 +285,13 @@ def key_of(arrays: Arrays) -> str:
 def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     """The results on disk; a last line cut short is dropped."""
     if not file.exists():
-        _append(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": asdict(settings)})
         return []
     if not resume:
         raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
-    text = file.read_bytes().decode("utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        temporary = file.with_name(file.name + ".writing")
-        temporary.write_text(whole, encoding="utf-8")
-        os.replace(temporary, file)
-    lines = whole.splitlines()
+    lines = read_lines(file)
     if not lines:
-        _append(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": asdict(settings)})
         return []
     try:
         head = json.loads(lines[0])["settings"]
@@ -291,16 +304,6 @@ def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
             f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
         )
     return results
-
-
-def _append(file: Path, record: dict[str, Any]) -> None:
-    try:
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be extended ({error.strerror}); free some space and go on with --resume, nothing is lost."
-        ) from None
 
 
 def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.asked import Answer, answer_lines
+from crystalsmith.evaluation.hull_report import hull_sentences
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS, Judged
 from crystalsmith.evaluation.page import page
@@ -31,8 +33,10 @@ COLUMNS = (
     "valid",
     "charge_balanced",
     "energy_above_hull",
+    "energy_above_label_hull",
     "formation_energy_per_atom",
     "energy_per_atom",
+    "energy_rank",
     *(f"stable_{t:g}" for t in THRESHOLDS),
     "unique",
     "duplicate_of",
@@ -45,12 +49,18 @@ COLUMNS = (
     "rmsd",
     "relaxed_space_group_0.01",
     "relaxed_density",
+    "bulk_modulus",
+    "bulk_modulus_note",
     "steps",
     "seconds",
     "decomposition",
     "hull_entries",
     "hull_entries_with_all",
+    "hull_entries_by_size",
+    "hull_gaps",
+    "phases_left_out",
     "missing_elements",
+    "biased_elements",
     "failure",
     "detail",
 )
@@ -64,6 +74,7 @@ def row_of(crystal: Judged) -> dict[str, Any]:
     row |= {"id": crystal.sample.id, "num_atoms": len(crystal.sample.numbers) or None}
     row["formation_energy_per_atom"] = crystal.formation_energy
     row["missing_elements"] = " ".join(crystal.missing_elements)
+    row["biased_elements"] = " ".join(crystal.biased_elements)
     if crystal.facts is not None:
         facts = crystal.facts
         row |= {name: getattr(facts, name) for name in ("formula", "density", "volume_per_atom", "shortest_distance")}
@@ -73,7 +84,7 @@ def row_of(crystal: Judged) -> dict[str, Any]:
         row["relaxed_density"] = crystal.relaxed.density
     if crystal.energy_above_hull is not None:
         row |= {f"stable_{t:g}": crystal.stable(t) for t in THRESHOLDS}
-    return {name: _rounded(value) for name, value in row.items()}
+    return {name: rounded(value) for name, value in row.items()}
 
 
 def write_results(
@@ -82,25 +93,28 @@ def write_results(
     crystals: Sequence[Judged],
     relaxed: Callable[[Judged], Arrays | None] | None,
     reference: Reference | None,
+    asked: Answer,
 ) -> None:
     """Write all files, each as a whole.
 
     Args:
         relaxed: the relaxed crystal where there is one; None if nothing was relaxed.
+        asked: targets and requirements; their columns follow those of every table.
 
     Raises:
         InputError: if the disk does not take them.
     """
     rows = [row_of(crystal) for crystal in crystals]
-    extra = sorted({f"input_{name}" for c in crystals for name in c.sample.columns if name not in COLUMNS})
-    for row, crystal in zip(rows, crystals, strict=True):
+    hidden = {*COLUMNS, *asked.columns}
+    extra = sorted({f"input_{name}" for c in crystals for name in c.sample.columns if name not in hidden})
+    columns = (*COLUMNS, *asked.columns, *extra)
+    for row, crystal, answers in zip(rows, crystals, asked.rows, strict=True):
+        row |= {name: rounded(value) for name, value in answers.items()}
         row |= {name: crystal.sample.columns.get(name.removeprefix("input_")) for name in extra}
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
-    write_atomically(
-        out / "crystals.csv", _csv([[*COLUMNS, *extra], *([r[n] for n in (*COLUMNS, *extra)] for r in rows)])
-    )
-    write_atomically(out / "ledger.csv", _csv([("id", "failure", "detail"), *ledger]))
-    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference))
+    write_atomically(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
+    write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
+    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
     write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
 
 
@@ -117,7 +131,9 @@ def write_atomically(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written ({error.strerror}); free some space and run again.") from None
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}); free some space, then run again (after relaxing: --resume)."
+        ) from None
 
 
 def finite(value: Any) -> Any:
@@ -131,13 +147,14 @@ def finite(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _csv(rows: Sequence[Sequence[Any]]) -> str:
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as CSV."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Six significant digits: more than the numbers carry, and a table that reads well."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
@@ -152,12 +169,14 @@ def sentences(metrics: dict[str, Any]) -> str:
         )
     if "stable" in found:
         parts = ", ".join(f"{percent(found['stable'][k])} within {k} eV/atom" for k in found["stable"])
-        lines.append(f"Stable: {parts} (distances to an incomplete hull are lower bounds).")
+        lines.append(f"Stable: {parts}.")
+    lines += hull_sentences(found)
     if "sun" in found:
         parts = ", ".join(f"{percent(found['sun'][k])} at {k}" for k in found["sun"])
         lines.append(f"Stable, unique and novel: {parts}.")
     if found.get("rmsd", {}).get("of"):
         lines.append(f"Displacement by relaxation: median {found['rmsd']['median']:.3f} angstrom.")
+    lines += [f"{label}: {text}." for label, text in answer_lines(found)]
     if found["failures"]:
         lines.append("Failures: " + ", ".join(f"{name} {n}" for name, n in found["failures"].items()) + ".")
     for name, reason in found["missing"].items():

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import crystalsmith
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.asked import Request, judge_request
 from crystalsmith.evaluation.energies import read_energies
-from crystalsmith.evaluation.judge import described, match, place_energies, place_on_hull
+from crystalsmith.evaluation.judge import described, match, place_energies, rank_by_energy
 from crystalsmith.evaluation.matching import SETTINGS as MATCHER
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged, summarise
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.report import write_results
-from crystalsmith.evaluation.structures import read_samples
+from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
+from crystalsmith.evaluation.structures import Sample, read_samples
 
 if TYPE_CHECKING:
     from crystalsmith.evaluation.relaxation import Relaxation
@@ -39,6 +41,9 @@ class Options:
         resume: go on with the relaxations of an earlier run in the same folder.
         jobs: worker processes.
         limit: judge only this many crystals.
+        request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
+        hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
+        hull_limit: most single points to compute for the latter.
     """
 
     reference: Path | None = None
@@ -48,6 +53,9 @@ class Options:
     resume: bool = False
     jobs: int = 1
     limit: int | None = None
+    request: Request = field(default_factory=Request)
+    hull: str = "labels"
+    hull_limit: int | None = None
 
 
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -62,14 +70,56 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     reference = None if options.reference is None else Reference.open(options.reference)
     if options.energies is not None and options.relaxation is not None:
         raise InputError("Give either --energies or --potential: a crystal has one energy.")
+    check_hull(options.hull, options.hull_limit, options.relaxation, reference)
     clock = Clock()
     samples = read_samples(structures, options.limit)
+    options.request.check(samples, options.relaxation, options.energies is not None, reference)
+    clock.lap("read")
+    crystals, arrays, hull = _judged(samples, out, options, reference, clock)
+    rank_by_energy(crystals)
+    match(crystals, arrays, reference, options.jobs)
+    clock.lap("match")
+    control = None
+    if options.request.control is not None:
+        # Energies of a file belong to the crystals alone.
+        plain = replace(options, energies=None)
+        others = read_samples(options.request.control, options.limit)
+        control = _judged(others, out / "control", plain, reference, Clock())[:2]
+        clock.lap("control")
+    found = summarise(crystals, reference, options.relaxation is not None)
+    if hull is not None:
+        found["hull"] = hull
+    if options.relaxation is not None and reference is not None and reference.num_entries:
+        doubts = doubtful_energies(crystals, reference, options.relaxation)
+        found |= {"biased_elements": doubts} if doubts else {}
+        if doubts is None:
+            found["missing"]["biased_elements"] = (
+                f"what {options.relaxation.potential} gets wrong was not measured (crystalsmith reference bias)"
+            )
+    asked = judge_request(crystals, arrays, control, options.request, options.relaxation)
+    found |= asked.metrics
+    found["missing"] |= asked.missing
+    clock.lap("requests")
+    metrics = {
+        "format": FORMAT,
+        "run": _facts_of_run(structures, options, reference),
+        "metrics": found,
+        "seconds": clock.laps,
+    }
+    relaxed = None if options.relaxation is None else arrays
+    write_results(out, metrics, crystals, relaxed, reference, asked)
+    return metrics
+
+
+def _judged(
+    samples: Sequence[Sample], out: Path, options: Options, reference: Reference | None, clock: Clock
+) -> tuple[list[Judged], Callable[[Judged], Arrays | None], dict[str, Any] | None]:
+    """The crystals of an input, each judged by itself; the function to the arrays that count; facts of the hull."""
     given = None if options.energies is None else read_energies(options.energies)
     _make_folder(out)
-    clock.lap("read")
     crystals = described(samples, options.jobs)
     clock.lap("describe")
-    arrays = _as_given
+    arrays, finished = _as_given, None
     if options.relaxation is not None:
         from crystalsmith.evaluation.relaxation import relax_all
 
@@ -78,20 +128,23 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
         clock.lap("relax")
     if given is not None:
         place_energies(crystals, given, reference, options.corrections)
+    hull: dict[str, Any] | None = None
     if reference is not None and reference.num_entries:
-        place_on_hull(crystals, reference)
+        if options.hull == "potential" and options.relaxation is not None and finished is not None:
+            hull = place_by_potential(
+                crystals, reference, out, options.relaxation, finished, options.jobs, options.hull_limit
+            )
+        else:
+            hull = place_by_labels(crystals, reference)
         clock.lap("hull")
-    match(crystals, arrays, reference, options.jobs)
-    clock.lap("match")
-    metrics = {
-        "format": FORMAT,
-        "run": _facts_of_run(structures, options, reference),
-        "metrics": summarise(crystals, reference, options.relaxation is not None),
-        "seconds": clock.laps,
-    }
-    relaxed = None if options.relaxation is None else arrays
-    write_results(out, metrics, crystals, relaxed, reference)
-    return metrics
+    if options.request.bulk_modulus and options.relaxation is not None:
+        from crystalsmith.evaluation.elastic import bulk_moduli
+
+        relaxation = options.relaxation
+        name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit
+        bulk_moduli(crystals, arrays, out, name, scale, limit, options.jobs)
+        clock.lap("bulk_modulus")
+    return crystals, arrays, hull
 
 
 def _as_given(crystal: Judged) -> Arrays | None:
@@ -125,7 +178,9 @@ def _facts_of_run(structures: Path, options: Options, reference: Reference | Non
         "structures": str(structures),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "energies": None if options.energies is None else str(options.energies),
+        "request": options.request.facts(),
         "relaxation": None if relaxation is None else asdict(relaxation),
+        "hull": None if reference is None or not reference.num_entries else options.hull,
         "reference": None if reference is None else _facts_of_reference(reference),
         "matcher": MATCHER,
         "versions": {"crystalsmith": crystalsmith.__version__, **_versions(("pymatgen", "moyopy", "ase", "smact"))},

@@ -16,7 +16,7 @@ RESAMPLES = 1000
 """Bootstrap resamples."""
 
 
-def wilson(hits: int, total: int) -> tuple[float, float]:
+def wilson(hits: float, total: int) -> tuple[float, float]:
     """The 95 % interval of a rate (Wilson, J. Am. Stat. Assoc. 22, 209, 1927); 0 to 1 without observations."""
     if total <= 0:
         return 0.0, 1.0

@@ -108,12 +108,17 @@ def _sample(row: Row | Refused) -> Sample:
     return Sample(row.id, row.frac_coords % 1.0, row.cell, row.atomic_numbers, columns=columns)
 
 
-def _is_generated(path: Path) -> bool:
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The ``manifest.json`` of a folder that one of our commands wrote; None where there is none."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith(GENERATED)
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def _is_generated(path: Path) -> bool:
+    return str((read_manifest(path) or {}).get("format", "")).startswith(GENERATED)
 
 
 def _generated(folder: Path) -> Iterator[Sample]:
@@ -136,8 +141,7 @@ def _generated(folder: Path) -> Iterator[Sample]:
 
 
 def _unmade(folder: Path, table: list[dict[str, str]]) -> int:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    asked = manifest.get("settings", {}).get("num")
+    asked = (read_manifest(folder) or {}).get("settings", {}).get("num")
     return max(0, asked - len(table)) if isinstance(asked, int) else 0
 
 

@@ -1,9 +1,11 @@
-"""Many small jobs over worker processes, and a progress bar."""
+"""Many small jobs over worker processes, a limit on time, and a progress bar."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -48,6 +50,33 @@ def one_thread() -> None:
     """Keep the numerical libraries of this process, and those it starts, to one thread."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"
+
+
+class TooSlow(Exception):
+    """Something took longer than :func:`at_most` allows."""
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End what takes longer, where the system has timers and this is the main thread; elsewhere nothing is ended.
+
+    Raises:
+        TooSlow: when the time is up.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooSlow(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager

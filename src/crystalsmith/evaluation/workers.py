@@ -58,7 +58,7 @@ def supervised(
                 if task is not None:
                     yield task, status, result
                 if status in (TIMED_OUT, CRASHED):
-                    worker.stop()
+                    worker.stop(at_once=True)
                     workers[workers.index(worker)] = worker = _Worker.start(start, arguments)
                 elif waiting:
                     worker.send(waiting.popleft(), tasks)
@@ -99,8 +99,10 @@ class _Worker:
         self.begun = True
         return status, result
 
-    def stop(self) -> None:
+    def stop(self, at_once: bool = False) -> None:
         self.pipe.close()
+        if self.task is None and not at_once:
+            self.process.join(2.0)  # an idle one ends by itself, and tidies up, when its pipe is closed
         self.process.kill()
         self.process.join()
 

@@ -80,7 +80,7 @@ class LoadedModel:
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
             steps: denoising steps; None takes the model's default, as do the next three.
-            solver: ``predictor_corrector``, ``ancestral`` or ``published``.
+            solver: ``multistep``, ``predictor_corrector``, ``ancestral``, ``heun`` or ``published``.
             temperature: of the elements' probabilities; below 1 likelier and simpler compositions.
             batch_size: crystals at a time; the crystals do not depend on it.
             progress: show a bar on stderr.
@@ -95,14 +95,14 @@ class LoadedModel:
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import default_num, make_request, warnings_of
+        from crystalsmith.generation.request import make_request, number_of, warnings_of
         from crystalsmith.generation.sampler import finished_batches
         from crystalsmith.generation.steering import Steering
 
         wanted = Steering.of(steering)
         request = make_request(
             self.model,
-            num=default_num(wanted, 16) if num is None else num,
+            num=number_of(wanted, num, 16),
             seed=seed,
             num_atoms=num_atoms,
             solver=solver,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from crystalsmith.diffusion.composition import remask
+from crystalsmith.diffusion.composition import CountBounds, remask
 from crystalsmith.elements import MASK
 from crystalsmith.errors import InputError
+from crystalsmith.generation.compositions import Compositions, make_compositions
 from crystalsmith.generation.num_atoms import Histogram, check_histogram, draw_num_atoms, parse_num_atoms
 from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
 from crystalsmith.generation.start import Start, make_start
@@ -48,6 +49,7 @@ class Request:
         rules: on elements and counts.
         start: crystals to start from.
         targets: properties that the crystals shall have.
+        compositions: exact compositions, taken in turn.
     """
 
     num: int
@@ -62,9 +64,12 @@ class Request:
     rules: Rules | None = None
     start: Start | None = None
     targets: Targets | None = None
+    compositions: Compositions | None = None
 
     def sizes(self, indices: Sequence[int]) -> Tensor:
         """``(B,)`` int64, the number of atoms of crystals ``indices``."""
+        if self.compositions is not None:
+            return torch.tensor(self.compositions.sizes(indices), dtype=torch.int64)
         if self.start is not None:
             sizes = self.start.sizes()
             if len(self.num_atoms) == 1:  # may be more than the crystals have
@@ -74,11 +79,27 @@ class Request:
             return torch.tensor([u * self.rules.formula_size for u in self.rules.units(indices)], dtype=torch.int64)
         return draw_num_atoms(self.num_atoms, self.seed, torch.tensor(list(indices), dtype=torch.int64))
 
+    def bounds(self, indices: Sequence[int], num_atoms: Tensor) -> CountBounds | None:
+        """The counts that crystals ``indices``, of ``num_atoms (B,)``, must keep; None where nothing is asked."""
+        if self.compositions is not None:
+            return self.compositions.bounds(indices)
+        return None if self.rules is None else self.rules.bounds(num_atoms)
+
+    def numbers(self, indices: Sequence[int], num_atoms: Tensor) -> Tensor:
+        """``(N,)``, the elements of crystals ``indices`` for structure prediction."""
+        if self.compositions is not None:
+            return self.compositions.numbers(indices)
+        assert self.rules is not None
+        return self.rules.numbers(num_atoms)
+
     def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """What was asked of crystals ``indices``, one mapping of columns each."""
         rows: list[dict[str, Any]] = [{} for _ in indices]
         if self.targets is not None:
             rows = list(self.targets.rows(self.seed, indices))
+        if self.compositions is not None:
+            for row, facts in zip(rows, self.compositions.facts(indices), strict=True):
+                row |= facts
         if self.rules is not None and self.rules.formula:
             size = self.rules.formula_size
             for row, n in zip(rows, self.sizes(indices).tolist(), strict=True):
@@ -92,10 +113,11 @@ class Request:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Request:
         """The request that :meth:`to_dict` wrote."""
-        fields = {f.name: values[f.name] for f in dataclasses.fields(Request)}
+        # An option that is newer than the run is not there.
+        fields = {f.name: values[f.name] for f in dataclasses.fields(Request) if f.name in values}
         fields["num_atoms"] = {int(n): float(w) for n, w in values["num_atoms"].items()}
-        for name, kind in (("rules", Rules), ("start", Start), ("targets", Targets)):
-            if fields[name] is not None:
+        for name, kind in (("rules", Rules), ("start", Start), ("targets", Targets), ("compositions", Compositions)):
+            if fields.get(name) is not None:
                 fields[name] = kind.from_dict(fields[name])
         return Request(**fields)
 
@@ -143,15 +165,34 @@ def make_request(
     own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature")}
     extra = own_settings if solver == own_solver else {}
     steering = steering or Steering()
+    compositions = _compositions(model, steering, asked=num_atoms is not None)
     targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
-    rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
-    return Request(
-        num, seed, histogram, solver, steps, precision, temperature, extra, steering.given(), rules, start, targets
-    )
+    if compositions is None:
+        rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
+    else:
+        rules, start, histogram = None, None, compositions.histogram()
+    given, wanted = steering.given(), (rules, start, targets, compositions)
+    return Request(num, seed, histogram, solver, steps, precision, temperature, extra, given, *wanted)
 
 
-def default_num(steering: Steering, otherwise: int) -> int:
-    """How many crystals where nobody says: one for each row of a table of targets."""
+def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
+    """How many crystals: as asked, or what the steering calls for (rows of a table, samples of compositions).
+
+    Raises:
+        InputError: if the two contradict one another.
+    """
+    if steering.compositions is not None:
+        if asked is not None:
+            raise InputError("--compositions makes --samples crystals of each; leave --num out.")
+        samples = 1 if steering.samples is None else steering.samples
+        if samples < 1:
+            raise InputError(f"--samples is {samples}; give 1 at least.")
+        found = make_compositions(steering.compositions, range(1, MASK), split=steering.split, limit=steering.limit)
+        return samples * len(found or ())
+    if steering.samples is not None:
+        raise InputError("--samples counts crystals of each composition; give --compositions FILE, or --num instead.")
+    if asked is not None:
+        return asked
     if steering.targets is None:
         return otherwise
     return len(next(iter(table_columns(Path(steering.targets)).values())))
@@ -167,6 +208,16 @@ def warnings_of(model: Model, request: Request) -> list[str]:
             "expect them to be worse."
         )
     return sentences
+
+
+def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions | None:
+    """The compositions asked for; they name every atom, so no other rule may."""
+    found = make_compositions(wanted.compositions, model.metadata.elements, split=wanted.split, limit=wanted.limit)
+    names = ("formula", "formula_units", "chemical_system", "require_all", "allow", "deny", "require", "start_from")
+    others = [name for name in names if getattr(wanted, name)] + ["num_atoms"] * asked
+    if found is not None and others:
+        raise InputError(f"--compositions names every atom; leave --{others[0].replace('_', '-')} out.")
+    return found
 
 
 def _steer(
@@ -193,7 +244,9 @@ def _steer(
         formula_units=wanted.formula_units,
     )
     if csp and start is None and (rules is None or not rules.formula):
-        raise InputError(f"The model {model.metadata.name} predicts structures of given elements; give --formula.")
+        raise InputError(
+            f"The model {model.metadata.name} predicts structures of given elements; give --formula or --compositions."
+        )
     if start is not None:
         histogram = _sizes_of(start, histogram, asked)
         rules = rules or Rules(tuple(sorted(elements)))

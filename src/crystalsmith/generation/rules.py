@@ -125,7 +125,7 @@ def make_rules(
         _within(required, set(counts), "--require", f"is not in the formula {formula}")
     if not allowed:
         raise InputError("The element rules leave no element; allow at least one.")
-    units = () if formula_units is None else _units(str(formula_units))
+    units = () if formula_units is None else parse_formula_units(str(formula_units))
     return Rules(tuple(sorted(allowed)), tuple(sorted(required)), tuple(sorted(counts.items())), units)
 
 
@@ -199,7 +199,12 @@ def _within(some: set[int], all_: set[int], flag: str, why: str) -> None:
         raise InputError(f"{flag}: {symbol(outside[0])} {why}; leave it out.")
 
 
-def _units(text: str) -> tuple[int, ...]:
+def parse_formula_units(text: str) -> tuple[int, ...]:
+    """The numbers that ``4`` or ``1-4`` names.
+
+    Raises:
+        InputError: if it is no number or range within bounds.
+    """
     low, dash, high = (part.strip() for part in text.partition("-"))
     if low.isdigit() and (high.isdigit() if dash else True):
         first, last = int(low), int(high or low)

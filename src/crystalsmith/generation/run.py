@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +19,7 @@ from crystalsmith.generation.device import choose_batch_size, choose_device, cho
 from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
-from crystalsmith.generation.request import Request, default_num, make_request, warnings_of
+from crystalsmith.generation.request import Request, make_request, number_of, warnings_of
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
@@ -46,6 +47,7 @@ class Options:
     precision: str | None = None
     trajectories: bool | None = None
     device: str = "auto"
+    compile: bool = False
     steering: Steering = field(default_factory=Steering)
 
 
@@ -76,7 +78,7 @@ class Summary:
 
 
 def generate(out: Path, options: Options, *, resume: bool = False, reporter: Reporter | None = None) -> Summary:
-    """Make the crystals of a request and write them to ``out``, each batch before the next begins.
+    """Make the crystals of a request and write them to ``out``, each batch while the next is made.
 
     Args:
         out: a folder that does not exist or is empty; with ``resume``, that of an earlier run.
@@ -116,6 +118,7 @@ class _Session:
     request: Request
     device: torch.device
     folder: OutputFolder
+    compiled: bool
 
 
 def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
@@ -130,7 +133,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     model, digest = load_model(name), weights_sha256(find_model(name))
     request = make_request(
         model,
-        num=default_num(options.steering, DEFAULT_NUM) if options.num is None else options.num,
+        num=number_of(options.steering, options.num, DEFAULT_NUM),
         seed=options.seed or 0,
         num_atoms=options.num_atoms,
         solver=options.solver,
@@ -147,7 +150,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     head = manifest_head(model, name, digest, settings)
     columns = list(request.facts([0])[0])
     folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
-    return _Session(model, request, device, folder)
+    return _Session(model, request, device, folder, options.compile)
 
 
 def _resumed(out: Path, options: Options) -> _Session:
@@ -171,7 +174,7 @@ def _resumed(out: Path, options: Options) -> _Session:
     _refuse_changes(out, model, options, settings)
     done = folder.recover()
     folder.update(sessions=[*folder.manifest.get("sessions", []), _session_facts(device, done)])
-    return _Session(model, request, device, folder)
+    return _Session(model, request, device, folder, options.compile)
 
 
 def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[str, Any]) -> None:
@@ -212,13 +215,28 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
         start=folder.finished,
         batch_size=settings["batch_size"],
         trajectories=settings["trajectories"],
+        compiled=session.compiled,
     )
-    for made in batches:
+
+    def write(made: FinishedBatch) -> None:
         described, films = _describe(made, model, request)
-        with stop.shield():
-            if made.batch_size != settings["batch_size"]:
-                settings |= {"batch_size": made.batch_size, "batch_size_asked": settings["batch_size"]}
-            folder.commit(made.stop, described, made.seconds, films)
+        if made.batch_size != settings["batch_size"]:
+            settings.update(batch_size=made.batch_size, batch_size_asked=settings["batch_size"])
+        folder.commit(made.stop, described, made.seconds, films)
+
+    # A batch is described and written by one thread while the next is made; whatever ends the run waits for it.
+    with ThreadPoolExecutor(1) as writer:
+        last: Future[None] | None = None
+        try:
+            for made in batches:
+                with stop.shield():
+                    if last is not None:
+                        last.result()
+                    last = writer.submit(write, made)
+        finally:
+            with stop.shield():
+                if last is not None:
+                    last.result()
 
 
 def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list[Description], list[str] | None]:

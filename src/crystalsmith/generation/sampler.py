@@ -59,24 +59,31 @@ def finished_batches(
     start: int = 0,
     batch_size: int = 16,
     trajectories: bool = False,
+    compiled: bool = False,
 ) -> Iterator[FinishedBatch]:
     """The crystals of a request from ``start`` on, batch by batch; out of memory, a batch is halved and tried again.
+
+    With ``compiled`` all batches are padded to one size, for which ``torch.compile`` compiles the network once.
 
     Raises:
         InputError: if memory does not suffice for a single crystal.
     """
     model.network.to(device).eval()
+    denoiser = _compiled(model, request, start, batch_size) if compiled else model.denoiser
     while start < request.num:
         indices = range(start, min(start + batch_size, request.num))
         steps = num_steps(request)
         recorder = Recorder(steps) if trajectories else None
         began = time.perf_counter()
-        batch = _try_batch(model, request, indices, device, _callback(reporter, recorder, indices, steps))
+        callback = _callback(reporter, recorder, indices, steps)
+        batch = _try_batch(model, request, indices, device, callback, denoiser)
         if batch is None:
             batch_size = _halved(len(indices), request, start)
             reporter.message(f"Out of memory: going on with {batch_size} crystals at a time.")
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+            if compiled:
+                denoiser = _compiled(model, request, start, batch_size)
             continue
         yield FinishedBatch(start, indices.stop, batch, batch_size, time.perf_counter() - began, recorder)
         start = indices.stop
@@ -88,17 +95,21 @@ def sample_batch(
     indices: Sequence[int],
     device: torch.device,
     callback: Callback | None = None,
+    denoiser: Denoiser | None = None,
 ) -> CrystalBatch:
     """The crystals ``indices`` of a request, on the CPU, coordinates wrapped and cells right-handed.
 
     Every crystal is a function of (model, request, its index) alone, up to the rounding of sums whose order depends on
     the batch; only the solver ``published``, which averages over the batch, is an exception. A crystal for which the
-    network returned a number that is not finite comes back as NaN, without harm to the others.
+    network returned a number that is not finite comes back as NaN, without harm to the others. ``denoiser`` stands in
+    for the model's own, which it must equal.
     """
     number = torch.tensor(list(indices), dtype=torch.int64)
     num_atoms = request.sizes(indices)
     noise = CrystalNoise(request.seed, number.to(device), num_atoms.to(device))
-    denoiser = _autocast(model.denoiser, device) if request.precision == "bf16" else model.denoiser
+    denoiser = denoiser or model.denoiser
+    if request.precision == "bf16":
+        denoiser = _autocast(denoiser, device)
     watch = _FiniteScores(sharpen_species(follow(denoiser, request, indices, device), request.temperature))
     with torch.no_grad():
         setting = set_up(model, request, indices, num_atoms, noise, device)
@@ -173,17 +184,32 @@ def _autocast(denoiser: Denoiser, device: torch.device) -> Denoiser:
 
 
 def _try_batch(
-    model: Model, request: Request, indices: range, device: torch.device, callback: Callback
+    model: Model, request: Request, indices: range, device: torch.device, callback: Callback, denoiser: Denoiser
 ) -> CrystalBatch | None:
     """A finished batch, or None where memory ran out."""
     try:
-        return sample_batch(model, request, indices, device, callback)
+        return sample_batch(model, request, indices, device, callback, denoiser)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
     # Out of the except clause, so that the traceback no longer holds the tensors of the failed attempt.
     gc.collect()
     return None
+
+
+def _compiled(model: Model, request: Request, start: int, batch_size: int) -> Denoiser:
+    """The model's denoiser at one padded size that holds every batch from ``start`` on."""
+    from crystalsmith.network.denoiser import GemNetDenoiser
+    from crystalsmith.network.static import StaticDenoiser
+
+    if not isinstance(model.network, GemNetDenoiser):
+        raise InputError("Only GemNet models can be compiled; leave out --compile.")
+    crystals = batch_size + 1  # one crystal at least is padding
+    atoms = 0
+    for first in range(start, request.num, batch_size):
+        sizes = request.sizes(range(first, min(first + batch_size, request.num)))
+        atoms = max(atoms, int(sizes.sum()) + crystals - len(sizes))
+    return model.process.precondition(StaticDenoiser(model.network, atoms, crystals))
 
 
 def _halved(size: int, request: Request, start: int) -> int:

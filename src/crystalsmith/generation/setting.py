@@ -17,7 +17,7 @@ from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_g
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
-from crystalsmith.diffusion.solvers import PRIOR, resampled, schedule
+from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
 from crystalsmith.generation.request import Request
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Setting:
 
 def request_times(request: Request, device: torch.device | str = "cpu") -> Tensor:
     """``(T,)``, the times of a request: from 1, or from the level that given crystals are noised to."""
-    times = schedule(request.steps, device)
+    times = schedule(request.steps, device, kind=WARPS[request.solver])
     start = request.start
     if start is None:
         return times
@@ -68,7 +68,7 @@ def follow(denoiser: Denoiser, request: Request, indices: Sequence[int], device:
     if targets is None:
         return denoiser
     for target in targets.targets:
-        if target.kind == "elements":
+        if target.kind == "elements" and target.guidance > 0:  # away from a system is not outside of it
             denoiser = follow_chemical_system(denoiser, target.name)
     conditions = targets.conditions(request.seed, indices, device)
     return bind_conditions(denoiser, conditions, targets.guidance, targets.interval)
@@ -78,7 +78,7 @@ def set_up(
     model: Model, request: Request, indices: Sequence[int], num_atoms: Tensor, noise: Noise, device: torch.device
 ) -> Setting:
     """The setting of crystals ``indices``, of ``num_atoms (B,)``, on the device of ``noise``."""
-    process, start, rules = model.process, request.start, request.rules
+    process, start = model.process, request.start
     times, draw = request_times(request, device), noise.at(0, PRIOR)
     sizes, fixed = num_atoms.to(device), torch.zeros(int(num_atoms.sum()), dtype=torch.int64, device=device)
     given = None
@@ -90,18 +90,18 @@ def set_up(
         clean = clean.replace(cell=symmetric_polar(clean.cell))
         first = process.corrupt(clean, times[:1].expand(len(indices)), draw)
     else:
-        first = process.prior(sizes, draw, None if process.corrupts_species else _elements(request, fixed, num_atoms))
-    if rules is None or not process.corrupts_species:
+        known = None if process.corrupts_species else _elements(request, fixed, indices, num_atoms)
+        first = process.prior(sizes, draw, known)
+    bounds = request.bounds(indices, num_atoms) if process.corrupts_species else None
+    if bounds is None:
         return Setting(process, first, times, given)
-    bounds = rules.bounds(num_atoms)
     if start is not None:
         first = remask(bounds, first.to("cpu"), fixed.cpu()).to(device)
     return Setting(ConstrainedProcess(process.config, bounds.to(device), fixed), first, times, given)
 
 
-def _elements(request: Request, fixed: Tensor, num_atoms: Tensor) -> Tensor:
+def _elements(request: Request, fixed: Tensor, indices: Sequence[int], num_atoms: Tensor) -> Tensor:
     """The elements that structure prediction is given: those of the crystals to start from, or the formula's."""
     if bool((fixed > 0).all()) and request.start is not None:
         return fixed
-    assert request.rules is not None
-    return request.rules.numbers(num_atoms).to(fixed.device)
+    return request.numbers(indices, num_atoms).to(fixed.device)

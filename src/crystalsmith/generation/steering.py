@@ -22,6 +22,9 @@ class Steering:
         allow, deny, require: element lists: only these; none of these; each of these at least once.
         formula: exact composition, as ``"LiFePO4"``.
         formula_units: formula units per cell, ``4`` or ``"1-4"``.
+        compositions: a table with a column ``formula``, a prepared data set, or formulas, taken in turn.
+        samples: crystals of each composition.
+        split, limit: which rows of the prepared data set (``test``), and how many of the compositions.
         start_from: file of a crystal (or several, taken in turn) to start from.
         strength: the time in (0, 1] that it is noised to: near 0 its relatives, 1 nothing of it but what is kept.
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
@@ -41,6 +44,10 @@ class Steering:
     require: Names | None = None
     formula: str | None = None
     formula_units: str | int | None = None
+    compositions: str | Sequence[str] | None = None
+    samples: int | None = None
+    split: str | None = None
+    limit: int | None = None
     start_from: str | None = None
     strength: float | None = None
     fix_sites: str | Sequence[int] | None = None

@@ -21,7 +21,7 @@ class RadialBasis(nn.Module):
         super().__init__()
         self.cutoff = cutoff
         self.offset: Tensor
-        self.register_buffer("offset", torch.linspace(0, 1, num_radial))
+        self.register_buffer("offset", torch.linspace(0, 1, num_radial, device="cpu"))
 
     def forward(self, distance: Tensor) -> Tensor:
         u = (distance / self.cutoff).unsqueeze(-1)
@@ -42,7 +42,8 @@ class SinusoidalEncoding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        even = torch.arange(0, width, 2, dtype=torch.float32)
+        # On the CPU also inside empty_weights(): ranges of the meta device import torch's compiler.
+        even = torch.arange(0, width, 2, dtype=torch.float32, device="cpu")
         self.frequency: Tensor
         self.register_buffer("frequency", torch.exp(even * (-math.log(10000.0) / width)))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
@@ -19,6 +20,7 @@ from crystalsmith.network.conditioning import ConditionConfig, Conditioned, chec
 from crystalsmith.network.context import CrystalContext
 from crystalsmith.network.gemnet import (
     BasisProjection,
+    EdgeBasis,
     EdgeEmbedding,
     ForceHead,
     GemNetConfig,
@@ -89,13 +91,18 @@ PRESETS: dict[str, DenoiserConfig] = {
 
 
 class GemNetDenoiser(Conditioned):
-    """The network of section 4 of the specification, as a :class:`crystalsmith.contracts.Denoiser`."""
+    """The network of section 4 of the specification, as a :class:`crystalsmith.contracts.Denoiser`.
+
+    Attributes:
+        checkpoint_activations: in training, keep what enters each block and compute the rest again for the gradient.
+    """
 
     def __init__(self, config: DenoiserConfig) -> None:
         gemnet = config.gemnet
         width, blocks = gemnet.width, gemnet.num_blocks
         super().__init__(config.conditions, width, blocks)
         self.config = config
+        self.checkpoint_activations = False
         self.time = SinusoidalEncoding(width)
         self.species = nn.Embedding(NUM_CLASSES, width)
         nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
@@ -112,26 +119,60 @@ class GemNetDenoiser(Conditioned):
     def forward(self, batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
         """Scores of ``batch`` at times ``t (B,)``."""
         gemnet = self.config.gemnet
-        edges = build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
+        edges = build_edges(batch.one, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
         return self.score(batch, t, edges, conditions)
 
     def score(self, batch: CrystalBatch, t: Tensor, edges: EdgeTable, conditions: Conditions | None = None) -> Scores:
-        """:meth:`forward` with neighbours that were found before."""
+        """:meth:`forward` with the neighbours of ``batch.one`` that were found before.
+
+        What does not depend on the conditions is computed once for all copies of a crystal: the neighbours and, if all
+        conditions come by adapters, everything before the first block. Copies share their time as well.
+        """
         embedded = self.embed_properties(batch, conditions)
-        h = self._embed_atoms(batch, t, embedded)
+        if self.base_names:  # they enter at the first atom vector; repeating the bases costs as much as they do
+            start, edges, copies = batch, edges.repeat(batch.copies), 1
+        else:
+            start, copies = batch.one, batch.copies
+            t = t[: len(start)]
         direction = -edges.vector / edges.distance.unsqueeze(-1)
         radial, basis = self.basis(edges)
-        m = self.lattice(self.edges(h, radial, edges), _lattice_cosines(batch, edges, direction))
-        force = self.force_heads[0](m, basis)
-        stress = self.lattice_heads[0](m, basis)
-        for index, block in enumerate(self.blocks):
-            if self.context is not None:
-                h = h + self.context.share(index, batch, h)
-            h = self.adapt(h, index, batch, embedded)
-            h, m = block(h, m, basis, edges)
-            force = force + self.force_heads[index + 1](m, basis)
-            stress = stress + self.lattice_heads[index + 1](m, basis)
+        cosines = _lattice_cosines(start, edges, direction)
+        h = self._embed_atoms(start, t, embedded)
+        m = self.lattice(self.edges(h, radial, edges), cosines)
+        force, stress = self._often(self._heads, 0, m, basis)
+        if copies > 1:
+            edges, basis, direction = edges.repeat(copies), basis.repeat(copies), direction.repeat(copies, 1)
+            h, m, force, stress = h.repeat(copies, 1), m.repeat(copies, 1), force.repeat(copies), stress.repeat(copies)
+        for index in range(len(self.blocks)):
+            h, m, more_force, more_stress = self._often(self._round, index, batch, h, m, basis, edges, embedded)
+            force, stress = force + more_force, stress + more_stress
         return self._read_out(batch, h, force, stress, direction, edges)
+
+    def _often(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A part of the forward pass, run once or, if activations are not kept, again in the backward pass."""
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+        return function(*arguments)
+
+    def _heads(self, index: int, m: Tensor, basis: EdgeBasis) -> tuple[Tensor, Tensor]:
+        return self.force_heads[index](m, basis), self.lattice_heads[index](m, basis)
+
+    def _round(
+        self,
+        index: int,
+        batch: CrystalBatch,
+        h: Tensor,
+        m: Tensor,
+        basis: EdgeBasis,
+        edges: EdgeTable,
+        embedded: dict[str, tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One block and the heads that read its edges."""
+        if self.context is not None:
+            h = h + self.context.share(index, batch, h)
+        h = self.adapt(h, index, batch, embedded)
+        h, m = self.blocks[index](h, m, basis, edges)
+        return h, m, *self._heads(index + 1, m, basis)
 
     def _embed_atoms(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         width = self.config.gemnet.width

@@ -93,6 +93,13 @@ class EdgeBasis:
     circular: Tensor
     angular: Tensor
 
+    def repeat(self, copies: int) -> EdgeBasis:
+        """The basis of a batch in which the same crystals stand ``copies`` times."""
+        if copies == 1:
+            return self
+        tensors = (getattr(self, entry.name) for entry in fields(self))
+        return EdgeBasis(*(x.repeat(copies, *[1] * (x.dim() - 1)) for x in tensors))
+
 
 class BasisProjection(nn.Module):
     """Shared down-projections of the radial basis."""

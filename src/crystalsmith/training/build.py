@@ -109,7 +109,8 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
 def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage]) -> Model:
     """The base model with an adapter for each property that it does not know yet; all it knew is as it was.
 
-    The adapters mix in nothing at first, so the new model begins as the base.
+    The adapters mix in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
+    one: a denoiser that generates has seen crystals with every share of their elements known, also with all of them.
     """
     from crystalsmith.checkpoints.store import load_model
 
@@ -134,7 +135,22 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
         elements=tuple(sorted({*base.metadata.elements, *elements_of(manifest)})),
         properties={**base.metadata.properties, **{name: coverage[name].facts() for name in added}},
     )
-    return Model(network, base.process, metadata)
+    return Model(network, Process(task_config(recipe, base.process.config)), metadata)
+
+
+def task_config(recipe: Recipe, base: ProcessConfig) -> ProcessConfig:
+    """The process of a run that starts from a model: the model's, with the task that the recipe names, if any.
+
+    Raises:
+        InputError: if there is no such task, or the recipe names settings of network or process that are the model's.
+    """
+    task = recipe.process.get("task")
+    fixed = [f"model.{key}" for key, value in recipe.model.items() if (key, value) != ("preset", "base")]
+    own = (("constants", "data"), ("task", task))
+    fixed += [f"process.{key}" for key, value in recipe.process.items() if (key, value) not in own]
+    if fixed:
+        raise InputError(f"The run starts from the model {recipe.base}, which has its own {fixed[0]}; leave it out.")
+    return dataclasses.replace(base, task=task) if task is not None else base
 
 
 def condition_config(seen: Coverage, place: Literal["adapter", "base"]) -> ConditionConfig:

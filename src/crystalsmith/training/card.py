@@ -20,6 +20,11 @@ _MEANING = {
     "species_nll": "elements, cross-entropy per atom (nats)",
 }
 
+_TASKS = {
+    "generate": "generates elements, fractional coordinates and lattice together",
+    "csp": "predicts structures, fractional coordinates and lattice of the elements that it is given",
+}
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -49,13 +54,14 @@ class RunFacts:
         }
 
 
-def render_card(recipe: Recipe, manifest: Mapping[str, Any], facts: RunFacts) -> str:
-    """The card as Markdown."""
+def render_card(recipe: Recipe, manifest: Mapping[str, Any], facts: RunFacts, task: str = "generate") -> str:
+    """The card as Markdown; ``task`` is that of the model's process."""
+    preset = recipe.model.get("preset", "base")
+    origin = f"model preset `{preset}`" if recipe.base is None else f"started from the weights of `{recipe.base}`"
     parts = [
         f"# {recipe.card.title or recipe.name}",
-        "A diffusion model of inorganic crystals trained with crystalsmith: it generates elements, fractional "
-        f"coordinates and lattice together. {facts.parameters:,} parameters, model preset "
-        f"`{recipe.model.get('preset', 'base')}`.",
+        f"A diffusion model of inorganic crystals trained with crystalsmith: it {_TASKS[task]}. "
+        f"{facts.parameters:,} parameters, {origin}.",
         "## Data\n" + _data(manifest),
         "## Training\n" + _training(recipe, facts),
         "## Losses\n" + _losses(facts),

@@ -178,6 +178,8 @@ class HardwareSettings:
         devices, num_nodes: processes per node, and nodes.
         precision: ``32``; ``tf32`` (float32 with TF32 products on CUDA, as published); ``bf16-mixed`` (autocast).
         strategy: ``auto`` (one process per device, DDP when there are several) or a Lightning strategy name.
+        checkpoint_activations: compute each block again in the backward pass instead of keeping what it made: less
+            memory, more time.
     """
 
     accelerator: str = "auto"
@@ -185,6 +187,7 @@ class HardwareSettings:
     num_nodes: int = 1
     precision: Precision = "32"
     strategy: str = "auto"
+    checkpoint_activations: bool = False
 
     def __post_init__(self) -> None:
         require(self.devices >= 1, "hardware.devices must be at least 1.")
@@ -225,6 +228,7 @@ class ConditionSettings:
             sees none) or ``subsets`` (all at once, and of what is left each with probability 1/2: for many properties
             of which any few are asked for).
         dropout_probability: with which a crystal does not see its labels, so that the model learns to do without.
+        reference: folder of a reference set; ``energy_above_hull`` is then computed from its hull.
         rows: ``all`` (unlabelled crystals keep the unconditional model alive) or ``labelled`` (only crystals with at
             least one label).
     """
@@ -234,6 +238,7 @@ class ConditionSettings:
     dropout: Dropout = "independent"
     dropout_probability: float = 0.2
     rows: Literal["all", "labelled"] = "all"
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         require(0 <= self.dropout_probability < 1, "conditions.dropout_probability must be at least 0 and below 1.")
@@ -247,7 +252,8 @@ class Recipe:
         name: name of the model.
         seed: fixes initial weights, order of the data, times and noise.
         model: ``preset`` (tiny, small, base, transformer-tiny) and any field of that network's sizes.
-        base: model that is fine-tuned (a name or a folder); then ``model`` and ``process`` are the base's.
+        base: model whose weights the run starts from (a name or a folder); then ``model`` and ``process`` are the
+            base's, except that ``process.task`` may turn a model that generates into one that predicts structures.
         freeze_base: train only what fine-tuning adds.
         conditions: properties that the model is conditioned on.
         process: ``constants`` (``data``: density and cell variance of the data set; ``published``) and any field of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ def finetune(
     freeze_base: bool = False,
     dropout: str = "independent",
     overrides: Sequence[str] = (),
+    reference: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> Outcome:
@@ -42,6 +45,8 @@ def finetune(
         freeze_base: train only the adapters.
         dropout: ``independent``, ``joint`` or ``subsets`` (see ``training.labels.drop``).
         overrides: ``section.key=value`` settings of the recipe.
+        reference: folder of a reference set: ``energy_above_hull`` is then computed from the formation energies of
+            the data and its hull.
         resume: go on with the run in ``out``; data are the prepared ones then.
         quiet: no progress.
 
@@ -57,6 +62,8 @@ def finetune(
     wanted = parse_properties(properties)
     refuse_bad_folder(Path(out))
     folder = _prepared(Path(data), Path(out), quiet)
+    if reference is not None:
+        overrides = [f"conditions.reference={json.dumps(str(Path(reference).resolve()))}", *overrides]
     recipe = finetune_recipe(model, folder, Path(out).name, wanted, freeze_base, dropout, overrides)
     return train(folder, out, recipe, quiet=quiet)
 
@@ -124,8 +131,6 @@ def finetune_recipe(
         "conditions.dropout": dropout,
         "conditions.properties": properties,
     }
-    import json
-
     return load_recipe(None, [*(f"{key}={json.dumps(value)}" for key, value in settings.items()), *overrides])
 
 
@@ -144,5 +149,10 @@ def _prepared(data: Path, out: Path, quiet: bool) -> Path:
         raise InputError(f"{folder} holds prepared data already; give it as DATA, or remove it.")
     from crystalsmith.data.prepare import prepare
 
-    prepare(data, folder, progress=not quiet)
+    manifest = prepare(data, folder, progress=not quiet)
+    if not quiet:
+        counts = manifest["counts"]
+        why = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())
+        lost = f" (left out: {why}; see {folder / 'ledger.csv'})" if why else ""
+        print(f"Prepared {counts['kept']:,} of {counts['rows']:,} rows in {folder}{lost}.", file=sys.stderr)
     return folder

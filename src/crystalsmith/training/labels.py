@@ -18,6 +18,8 @@ from crystalsmith.errors import InputError
 from crystalsmith.properties import PROPERTIES, Kind, canonical_name
 from crystalsmith.training.config import Dropout
 
+HULL, FORMATION = "energy_above_hull", "formation_energy_per_atom"
+
 FEW_LABELS = 2000
 """Below this many labelled training crystals a user is warned."""
 
@@ -85,12 +87,19 @@ def kind_of(name: str, asked: str = "") -> Kind:
     return known.kind if known is not None else "scalar"
 
 
-def check_labels(dataset: Any, wanted: Mapping[str, str]) -> None:
+def check_labels(dataset: Any, wanted: Mapping[str, str], reference: str | None = None) -> None:
     """Make sure that there is something to learn, without computing anything.
 
     Raises:
         InputError: if a property is no label and cannot be computed, or no training crystal has a usable one.
     """
+    if reference is not None:
+        from crystalsmith.evaluation.reference import Reference
+
+        if HULL not in wanted:
+            raise InputError(f"--reference is what {HULL} is computed from; give --property {HULL} too.")
+        _ = Reference.open(reference).hull
+        wanted = {name: kind for name, kind in wanted.items() if name != HULL} | {FORMATION: "scalar"}
     for name, kind in wanted.items():
         if name in dataset.manifest["labels"] or kind == "elements" or name not in COMPUTED:
             Labelled(dataset, {name: kind}).require_labels()
@@ -102,13 +111,15 @@ class Labelled:
     Args:
         dataset: a ``data.dataset.CrystalDataset``.
         wanted: property name -> kind.
+        reference: folder of a reference set whose hull ``energy_above_hull`` is computed from, by the formation
+            energies of the data; without one it is a label like others.
 
     Attributes:
         coverage: what there is of each property.
     """
 
-    def __init__(self, dataset: Any, wanted: Mapping[str, str]) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, wanted: Mapping[str, str], reference: str | None = None) -> None:
+        self.dataset, self.reference = dataset, reference
         self.manifest: Mapping[str, Any] = dataset.manifest
         self.num_atoms: NDArray = dataset.num_atoms
         self.kinds: dict[str, Kind] = {name: kind_of(name, kind) for name, kind in wanted.items()}
@@ -134,6 +145,8 @@ class Labelled:
     def _read(self, name: str) -> tuple[NDArray[np.float64], str]:
         """All rows, NaN where there is no label; rows of the test split are not computed."""
         everything = np.arange(len(self.num_atoms), dtype=np.int64)
+        if name == HULL and self.reference is not None:
+            return self._above_hull(self.reference), "computed"
         if name in self.dataset.manifest["labels"]:
             return self.dataset.labels(everything, [name])[name].double().numpy(), "column"
         if name not in COMPUTED:
@@ -142,10 +155,21 @@ class Labelled:
                 f"The data set has no label '{name}'; it has: {columns}; and these are computed: "
                 f"{', '.join(sorted({*COMPUTED, 'chemical_system'}))}."
             )
-        rows = np.sort(np.concatenate([self.dataset.rows("train"), self.dataset.rows("val")]))
-        values = np.full(len(everything), np.nan)
+        rows, values = self._seen_rows(), np.full(len(everything), np.nan)
         values[rows] = compute(name, self.dataset.batch(rows))
         return values, "computed"
+
+    def _seen_rows(self) -> NDArray[np.int64]:
+        return np.sort(np.concatenate([self.dataset.rows("train"), self.dataset.rows("val")]))
+
+    def _above_hull(self, reference: str) -> NDArray[np.float64]:
+        from crystalsmith.evaluation.hull_labels import energies_above_hull
+
+        rows, values = self._seen_rows(), np.full(len(self.num_atoms), np.nan)
+        batch, energies = self.dataset.batch(rows), self.dataset.labels(rows, [FORMATION])[FORMATION]
+        numbers, sizes = batch.atomic_numbers.numpy(), batch.num_atoms.numpy()
+        values[rows] = energies_above_hull(reference, numbers, sizes, energies.double().numpy())
+        return values
 
     def __len__(self) -> int:
         return len(self.num_atoms)

@@ -91,6 +91,7 @@ class Loop:
         self.out, self.fabric, self.model = out, fabric, model
         self.console, self.asked_to_stop = console, stop
         rank, world = fabric.global_rank, fabric.world_size
+        model.network.checkpoint_activations = recipe.hardware.checkpoint_activations
         self.network = FlatNetwork(model.network, recipe.hardware.precision == "bf16-mixed")
         self.wrapped = fabric.setup_module(self.network)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
@@ -404,7 +405,8 @@ class Loop:
         metadata = dataclasses.replace(self.model.metadata, training=facts.to_dict() | told)
         with self._averaged():
             model = Model(self.model.network, self.model.process, metadata)
-            save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts))
+            task = model.process.config.task
+            save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts, task))
 
 
 def training_rows(dataset: Any, recipe: Recipe) -> Any:

@@ -22,9 +22,10 @@ from typing import Any
 
 import torch
 
-from crystalsmith.checkpoints.store import find_model
+from crystalsmith.checkpoints.model import Model
+from crystalsmith.checkpoints.store import find_model, read_config
 from crystalsmith.errors import InputError
-from crystalsmith.training.build import build_model, denoiser_config, process_config
+from crystalsmith.training.build import build_model, denoiser_config, process_config, task_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
 from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled, check_labels, kind_of
 from crystalsmith.training.log import Console
@@ -86,9 +87,10 @@ def check(data: Path, recipe: Recipe) -> None:
         denoiser_config(recipe.model)
         process_config(recipe.process, dataset.manifest)
     else:
-        find_model(recipe.base)
+        base = Model.from_config(read_config(find_model(recipe.base)), empty=True)
+        task_config(recipe, base.process.config)
     wanted = {name: kind_of(name, str(kind or "")) for name, kind in recipe.conditions.properties.items()}
-    check_labels(dataset, wanted)
+    check_labels(dataset, wanted, recipe.conditions.reference)
 
 
 def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
@@ -160,7 +162,7 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
     dataset: Any = CrystalDataset.open(data)
     coverage: dict[str, Coverage] = {}
     if recipe.conditions.properties:
-        dataset = Labelled(dataset, recipe.conditions.properties)
+        dataset = Labelled(dataset, recipe.conditions.properties, recipe.conditions.reference)
         dataset.require_labels()
         coverage = dataset.coverage
     model = build_model(recipe, dataset.manifest, coverage)

@@ -1,0 +1,208 @@
+"""A list of compositions to predict structures for: where it is read, and which crystal gets which."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystalsmith.diffusion.composition import CountBounds
+from crystalsmith.elements import SYMBOLS, symbol
+from crystalsmith.errors import InputError
+from crystalsmith.generation.num_atoms import Histogram
+from crystalsmith.generation.rules import parse_formula, parse_formula_units
+
+ID_COLUMNS = ("id", "material_id", "name")
+
+
+@dataclass(frozen=True)
+class Compositions:
+    """C compositions, taken in turn: crystal i is sample ``i // C + 1`` of composition ``i % C``.
+
+    Attributes:
+        ids: unique names; a score finds the true structure by them.
+        formulas: one formula unit each.
+        units: of each, the formula units per cell that its samples take in turn.
+    """
+
+    ids: tuple[str, ...]
+    formulas: tuple[str, ...]
+    units: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, places: Sequence[int]) -> Compositions:
+        """Some of them, in the order given."""
+        ids, formulas, units = self.ids, self.formulas, self.units
+        return Compositions(
+            tuple(ids[k] for k in places), tuple(formulas[k] for k in places), tuple(units[k] for k in places)
+        )
+
+    def counts(self, index: int) -> dict[int, int]:
+        """Atomic number -> atoms of crystal ``index``."""
+        place = index % len(self)
+        return {z: n * self.units_of(index) for z, n in _counts(self.formulas[place])}
+
+    def units_of(self, index: int) -> int:
+        """Formula units of crystal ``index``."""
+        units = self.units[index % len(self)]
+        return units[index // len(self) % len(units)]
+
+    def sizes(self, indices: Sequence[int]) -> list[int]:
+        """Atoms of crystals ``indices``."""
+        return [sum(self.counts(i).values()) for i in indices]
+
+    def numbers(self, indices: Sequence[int]) -> Tensor:
+        """``(N,)`` atomic numbers of crystals ``indices``, for models that are given the elements."""
+        return torch.tensor([z for i in indices for z, n in self.counts(i).items() for _ in range(n)])
+
+    def bounds(self, indices: Sequence[int]) -> CountBounds:
+        """Exactly these counts, for models that choose the elements."""
+        exact = torch.zeros(len(indices), len(SYMBOLS), dtype=torch.int64)
+        for row, index in enumerate(indices):
+            for z, n in self.counts(index).items():
+                exact[row, z - 1] = n
+        return CountBounds(exact, exact.clone())
+
+    def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Columns of the table of results: ``target``, ``sample`` (from 1) and ``formula_units``."""
+        return [
+            {"target": self.ids[i % len(self)], "sample": i // len(self) + 1, "formula_units": self.units_of(i)}
+            for i in indices
+        ]
+
+    def histogram(self) -> Histogram:
+        """Number of atoms -> share of the cells asked for."""
+        sizes: dict[int, float] = {}
+        for formula, units in zip(self.formulas, self.units, strict=True):
+            for unit in units:
+                n = unit * sum(count for _, count in _counts(formula))
+                sizes[n] = sizes.get(n, 0.0) + 1.0 / (len(units) * len(self))
+        return dict(sorted(sizes.items()))
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Compositions:
+        """The compositions that ``dataclasses.asdict`` and JSON made plain."""
+        units = tuple(tuple(int(u) for u in some) for some in values["units"])
+        return Compositions(tuple(values["ids"]), tuple(values["formulas"]), units)
+
+
+@lru_cache(maxsize=65536)
+def _counts(formula: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted(parse_formula(formula).items()))
+
+
+def make_compositions(
+    source: str | Path | Sequence[str] | None,
+    elements: Sequence[int],
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+) -> Compositions | None:
+    """Checked compositions, or None where nothing is asked for.
+
+    Args:
+        source: a CSV table with a column ``formula``; a prepared data set; structures of any format that ``evaluate``
+            reads; or formulas.
+        elements: atomic numbers that the model knows.
+        split: of the prepared data set, ``test`` if not said.
+        limit: only so many of them, evenly spaced over the list.
+
+    Raises:
+        InputError: if the list cannot be read, is empty, or asks for what the model does not know.
+    """
+    if source is None:
+        for name, value in (("split", split), ("limit", limit)):
+            if value is not None:
+                raise InputError(f"--{name} chooses among compositions; give --compositions FILE too.")
+        return None
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit is {limit}; give 1 at least.")
+    found = _read(source, split)
+    if not len(found):
+        raise InputError(f"{source} holds no composition; give a table with a column 'formula' and at least one row.")
+    if limit is not None and limit < len(found):
+        chosen = np.linspace(0, len(found) - 1, limit).round().astype(int).tolist()
+        found = found.select(chosen)
+    known = set(elements)
+    for name, formula in zip(found.ids, found.formulas, strict=True):
+        if outside := [z for z, _ in _counts(formula) if z not in known]:
+            raise InputError(f"--compositions, {name}: the model does not know {symbol(outside[0])}; leave it out.")
+    return found
+
+
+def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions:
+    from crystalsmith.data.dataset import FORMAT, CrystalDataset
+    from crystalsmith.evaluation.structures import read_manifest, read_samples
+
+    if not isinstance(source, str | Path):
+        return _unique([(text, text, (1,)) for text in source])
+    path = Path(source)
+    if (read_manifest(path) or {}).get("format") == FORMAT:
+        dataset = CrystalDataset.open(path)
+        rows = dataset.rows(split or "test")
+        names = [str(name.decode() if isinstance(name, bytes) else name) for name in dataset.ids[rows]]
+        numbers = [dataset.atomic_numbers[dataset.offsets[row] : dataset.offsets[row + 1]] for row in rows]
+        return _unique([(name, *_formula(z)) for name, z in zip(names, numbers, strict=True)])
+    if split is not None:
+        raise InputError(f"--split chooses rows of a prepared data set, and {path} is none; leave it out.")
+    if path.suffix.lower() == ".csv" and (table := _table(path)) is not None:
+        return _unique(table)
+    return _unique([(s.id, *_formula(s.numbers)) for s in read_samples(path) if not s.failure])
+
+
+def _formula(numbers: Any) -> tuple[str, tuple[int, ...]]:
+    """Reduced formula and formula units of a cell."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    units = int(np.gcd.reduce(counts))
+    return "".join(f"{symbol(int(z))}{n // units}" for z, n in zip(elements, counts, strict=True)), (units,)
+
+
+def _table(path: Path) -> list[tuple[str, str, tuple[int, ...]]] | None:
+    """Rows of a CSV file with a column ``formula``; None where there is no such column."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "formula" not in (reader.fieldnames or ()):
+                return None
+            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} cannot be read; give a CSV file with a column 'formula'.") from None
+    found = []
+    for line, row in enumerate(rows, start=2):
+        name = next((row[c] for c in ID_COLUMNS if row.get(c)), row["formula"])
+        try:
+            found.append((name, row["formula"], _units(row)))
+        except InputError as error:
+            raise InputError(f"{path}, line {line}: {error}") from None
+    return found
+
+
+def _units(row: Mapping[str, str]) -> tuple[int, ...]:
+    """Formula units per cell: as the row says, or by its number of atoms; the formula as written is the cell if not."""
+    size = sum(count for _, count in _counts(row["formula"]))
+    units = parse_formula_units(row["formula_units"]) if row.get("formula_units") else None
+    atoms = row.get("num_atoms")
+    if not atoms:
+        return units or (1,)
+    if not atoms.isdigit() or int(atoms) < 1 or int(atoms) % size or units not in (None, (int(atoms) // size,)):
+        raise InputError(f"{row['formula']} with {size} atoms per formula unit does not make a cell of {atoms} atoms.")
+    return (int(atoms) // size,)
+
+
+def _unique(entries: Sequence[tuple[str, str, tuple[int, ...]]]) -> Compositions:
+    seen: dict[str, int] = {}
+    names = []
+    for name, formula, _ in entries:
+        _counts(formula)
+        seen[name] = seen.get(name, 0) + 1
+        names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return Compositions(tuple(names), tuple(e[1] for e in entries), tuple(e[2] for e in entries))

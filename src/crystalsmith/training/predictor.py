@@ -1,0 +1,246 @@
+"""Training a property predictor: regression on the clean structure.
+
+The batches, optimiser, schedule, averaging and limits are those of every training. The loop is its own and short:
+no noise, no conditions, one process, and no resuming, as a predictor takes minutes where a generator takes days.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
+from crystalsmith.errors import InputError
+from crystalsmith.network.denoiser import DenoiserConfig
+from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.network.predictor import PropertyNetwork
+from crystalsmith.properties import canonical_name
+from crystalsmith.training.batching import Rows, micro_batches
+from crystalsmith.training.build import denoiser_config, elements_of
+from crystalsmith.training.config import Recipe, load_recipe
+from crystalsmith.training.ema import WeightAverage
+from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled
+from crystalsmith.training.loader import StepSource
+from crystalsmith.training.log import Console, CsvLog, Row, duration
+from crystalsmith.training.optimizer import clip, make_optimizer
+from crystalsmith.training.run import prepare_folder, stop_on_signals
+from crystalsmith.training.schedule import LearningRate, Limits
+
+DEFAULTS = (
+    "model.preset=tiny",
+    "data.batch_size=64",
+    "data.bucket_batches=4",
+    "optimizer.name=adamw",
+    "optimizer.lr=1e-3",
+    "schedule.name=cosine",
+    "schedule.warmup_steps=100",
+    "clipping.by=norm",
+    "clipping.limit=1.0",
+    "ema.decay=0.999",
+    "limits.max_epochs=60",
+    "validation.every_epochs=2",
+)
+"""Settings of a recipe that nothing was said about; our own choice."""
+
+COLUMNS = ("step", "epoch", "seconds", "lr", "train_loss", "val_mae")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How the training of a predictor ended.
+
+    Attributes:
+        step, crystals, seconds: of the run.
+        mae: of the best validation, in the property's unit; None without validation crystals.
+        baseline: mean absolute error of saying the mean of the training labels for each of them.
+        interrupted: a signal ended it.
+    """
+
+    step: int
+    crystals: int
+    seconds: float
+    mae: float | None
+    baseline: float | None
+    interrupted: bool
+
+
+def property_recipe(path: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    """The recipe of a predictor: ours where neither a file nor an override says otherwise.
+
+    Raises:
+        InputError: if a setting is unknown or wrong.
+    """
+    return load_recipe(path, [*(DEFAULTS if path is None else ()), *overrides])
+
+
+def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe, quiet: bool = False) -> Fitted:
+    """Train a predictor of one property; ``out/best`` holds the one with the lowest validation error.
+
+    Args:
+        data: a prepared data set.
+        out: new or empty folder.
+        name: of the property, with its kind after a colon where it shall not be inferred.
+
+    Raises:
+        InputError: if the property is no number, nothing is labelled, or the folder is occupied.
+    """
+    from crystalsmith.data.dataset import CrystalDataset
+
+    name, _, kind = name.partition(":")
+    name = canonical_name(name)
+    dataset = CrystalDataset.open(Path(data))
+    labelled = Labelled(dataset, {name: kind})
+    labelled.require_labels()
+    coverage = labelled.coverage[name]
+    if coverage.kind not in ("scalar", "log"):
+        raise InputError(f"A predictor gives numbers, but {name} is a {coverage.kind}; choose another property.")
+    out = Path(out)
+    prepare_folder(out, recipe, resume=False)
+    with Console(quiet) as console, stop_on_signals() as asked_to_stop:
+        console.say(coverage.sentence())
+        if coverage.count < FEW_LABELS:
+            console.say(f"Warning: only {coverage.count:,} training crystals carry {name}.")
+        return _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
+
+
+def _sizes(recipe: Recipe) -> GemNetConfig:
+    config = denoiser_config(recipe.model)
+    if not isinstance(config, DenoiserConfig):
+        raise InputError("A predictor is made of GemNet's blocks; set model.preset to tiny, small or base.")
+    return config.gemnet
+
+
+class _Fit:
+    def __init__(self, dataset: Labelled, coverage: Coverage, out: Path, recipe: Recipe, console: Console) -> None:
+        self.dataset, self.coverage, self.out, self.recipe, self.console = dataset, coverage, out, recipe, console
+        wanted = recipe.hardware.accelerator
+        cuda = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
+        self.device = torch.device("cuda" if cuda else "cpu")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.network = PropertyNetwork(_sizes(recipe)).to(self.device)
+        elements = elements_of(dataset.manifest)
+        facts = PredictorFacts(
+            coverage.name, coverage.kind, coverage.unit, coverage.mean or 0.0, coverage.std or 1.0, elements
+        )
+        self.predictor = Predictor(self.network, facts)
+        self.ema = (
+            None if recipe.ema.decay is None else WeightAverage(self.network, recipe.ema.decay, recipe.ema.warmup)
+        )
+        train, self.val = self._rows("train"), self._rows("val")
+        most = recipe.validation.max_crystals
+        if most is not None and len(self.val) > most:
+            self.val = self.val[np.linspace(0, len(self.val) - 1, most).round().astype(np.int64)]
+        self.baseline = self._baseline(train)
+        self.source = StepSource(dataset, train, recipe.data, recipe.seed, device=self.device)
+        self.limits = Limits.of(recipe.limits, self.source.steps_per_epoch)
+        self.best: float | None = None
+        self.step = self.crystals = 0
+        self.mean_loss = 0.0
+
+    def _rows(self, split: str) -> Rows:
+        rows = self.dataset.rows(split)
+        return rows[~np.isnan(self.dataset.values[self.coverage.name][rows])]
+
+    def _labels(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(self.dataset.values[self.coverage.name][rows]).to(self.device)
+
+    def _baseline(self, train: Rows) -> float | None:
+        if not len(self.val):
+            return None
+        return float((self._labels(self.val) - self._labels(train).double().mean()).abs().mean())
+
+    def run(self, stop: Callable[[], bool]) -> Fitted:
+        recipe, limits = self.recipe, self.limits
+        parameters = list(self.network.parameters())
+        optimizer = make_optimizer(parameters, recipe.optimizer)
+        rate = LearningRate(recipe.schedule, recipe.optimizer.lr, limits)
+        log = CsvLog(self.out / "log.csv", COLUMNS)
+        every = recipe.validation.every_steps or (recipe.validation.every_epochs or 1) * self.source.steps_per_epoch
+        started, steps = time.monotonic(), self.source.iterate(0)
+        seconds, interrupted = 0.0, False
+        while not limits.reached(self.step, seconds) and not (interrupted := stop()):
+            lr = rate.at(self.step, seconds)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            loss = self._optimise(next(steps), optimizer, parameters)
+            self.mean_loss = loss if not self.mean_loss else 0.95 * self.mean_loss + 0.05 * loss
+            self.step += 1
+            seconds = time.monotonic() - started
+            if self.step % every == 0 or limits.reached(self.step, seconds):
+                mae = self._validate(seconds)
+                epoch = self.step / self.source.steps_per_epoch
+                row: Row = {"step": self.step, "epoch": round(epoch, 4), "seconds": seconds, "lr": lr}
+                log.write(row | {"train_loss": self.mean_loss, "val_mae": mae})
+            self._show(seconds)
+        steps.close()
+        if interrupted:
+            self._validate(seconds)
+        return Fitted(self.step, self.crystals, seconds, self.best, self.baseline, interrupted)
+
+    def _optimise(self, step: Any, optimizer: torch.optim.Optimizer, parameters: list[Any]) -> float:
+        """One step on the mean absolute error of the standardised labels."""
+        self.network.train()
+        total = 0.0
+        for one in step.passes:
+            one = one.to(self.device)
+            x = one.conditions[self.coverage.name]
+            target = (x.log10() if self.coverage.kind == "log" else x) - self.predictor.facts.mean
+            errors = (self.network(one.crystals) - target / self.predictor.facts.std).abs()
+            (errors.sum() / step.batch_size).backward()
+            total += float(errors.detach().sum())
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        clip(parameters, self.recipe.clipping.by, self.recipe.clipping.limit, torch.nn.utils.get_total_norm(gradients))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update()
+        self.crystals += step.batch_size
+        return total / step.batch_size
+
+    def _validate(self, seconds: float) -> float | None:
+        """The error on the validation crystals; the best network is kept. Without any, the last one is."""
+        from contextlib import nullcontext
+
+        self.network.eval()
+        with self.ema.in_place() if self.ema is not None else nullcontext():
+            mae = self._error() if len(self.val) else None
+            if mae is None or self.best is None or mae < self.best:
+                self.best = mae
+                told: dict[str, Any] = {
+                    "crystals": self.coverage.count,
+                    "steps": self.step,
+                    "seconds": round(seconds, 1),
+                }
+                if mae is not None:
+                    told |= {"validation_mae": mae, "validation_crystals": len(self.val), "baseline_mae": self.baseline}
+                facts = dataclasses.replace(self.predictor.facts, training=told)
+                save_predictor(Predictor(self.network, facts), self.out / "best")
+        return mae
+
+    @torch.no_grad()
+    def _error(self) -> float:
+        order = self.val[np.argsort(-self.dataset.num_atoms[self.val], kind="stable")]
+        total = 0.0
+        for cut in micro_batches(np.ones(len(order)), self.recipe.validation.batch_size, None):
+            values = self.predictor.to_values(self.network(self.dataset.batch(order[cut]).to(self.device)))
+            total += float((values - self._labels(order[cut])).abs().sum())
+        return total / len(order)
+
+    def _show(self, seconds: float) -> None:
+        done = self.limits.progress(self.step, seconds)
+        text = f"step {self.step:,} · error {self.mean_loss * self.predictor.facts.std:.3g}"
+        if self.best is not None:
+            text += f" · best validation {self.best:.4g} {self.coverage.unit}".rstrip()
+        text += f" · {self.crystals / max(seconds, 1e-9):.0f} crystals/s"
+        if done > 0:
+            text += f" · {duration(seconds * (1 - done) / done)} left"
+        self.console.update(done, text)

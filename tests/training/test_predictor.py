@@ -1,0 +1,115 @@
+"""A predictor learns what can be learned, comes back from disk as it was, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from crystalsmith.checkpoints.predictor import load_predictor
+from crystalsmith.errors import InputError
+from crystalsmith.training.predictor import property_recipe, train_predictor
+
+TINY = [
+    "model.width=16", "model.num_blocks=1", "model.cutoff=4.0", "model.max_neighbors=8", "model.num_radial=8",
+    "model.num_spherical=3", "model.width_triplet=8", "model.width_bilinear=8", "model.width_rbf=4",
+    "model.width_cbf=4", "data.batch_size=16", "data.num_workers=0", "hardware.accelerator=cpu", "optimizer.lr=1e-2",
+    "schedule.warmup_steps=5", "ema.decay=0.9", "limits.max_epochs=null",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A predictor of density: sixty steps on simple cubic crystals of six elements and random lattice constants."""
+    from crystalsmith.data.prepare import prepare
+    from crystalsmith.formats import cif_text
+
+    place = tmp_path_factory.mktemp("predictor")
+    rng = np.random.default_rng(0)
+    (place / "cifs").mkdir()
+    for k in range(160):
+        z, a = int(rng.choice([3, 12, 14, 26, 47, 79])), rng.uniform(2.4, 3.6)
+        text = cif_text(f"c{k}", np.zeros((1, 3)), a * np.eye(3), np.array([z]))
+        (place / "cifs" / f"c{k}.cif").write_text(text)
+    prepare(place / "cifs", place / "data", split_fractions=(0.8, 0.2, 0.0), progress=False, jobs=1)
+    recipe = property_recipe(None, [*TINY, "limits.max_steps=60"])
+    return place, train_predictor(place / "data", place / "run", "density", recipe, quiet=True)
+
+
+def test_it_learns(trained) -> None:
+    _, fitted = trained
+    assert fitted.mae is not None
+    assert fitted.mae < 0.4 * fitted.baseline
+
+
+def test_it_comes_back_with_what_was_measured_of_it(trained) -> None:
+    from crystalsmith.data.dataset import CrystalDataset
+
+    place, fitted = trained
+    predictor = load_predictor(place / "run")
+    assert predictor.name == "density"
+    assert f"{fitted.mae:.3g} g/cm^3" in predictor.note
+    dataset = CrystalDataset.open(place / "data")
+    rows = dataset.rows("val")
+    crystals = dataset.batch(rows).crystals()
+    values = np.array(predictor(crystals))
+    from crystalsmith.data.computed import density
+
+    assert np.abs(values - density(dataset.batch(rows))).mean() == pytest.approx(fitted.mae, rel=1e-3)
+    # In any order and any company.
+    np.testing.assert_allclose(predictor(crystals[::-1], batch_size=3)[::-1], values, rtol=1e-4)
+
+
+def test_it_says_nothing_about_elements_it_never_saw(trained) -> None:
+    predictor = load_predictor(trained[0] / "run")
+    cell = 3.0 * np.eye(3)
+    values = predictor([(np.zeros((1, 3)), cell, np.array([z])) for z in (26, 92)])
+    assert math.isfinite(values[0])
+    assert math.isnan(values[1])
+
+
+def test_what_cannot_be_predicted_is_refused(trained, tmp_path) -> None:
+    place, _ = trained
+    recipe = property_recipe(None, [*TINY, "limits.max_steps=5"])
+    for name, complaint in {"space_group": "numbers", "band_gap": "no label"}.items():
+        with pytest.raises(InputError, match=complaint):
+            train_predictor(place / "data", tmp_path / name, name, recipe, quiet=True)
+    with pytest.raises(InputError, match="not empty"):
+        train_predictor(place / "data", place / "run", "density", recipe, quiet=True)
+    with pytest.raises(InputError, match="no predictor"):
+        load_predictor(tmp_path)
+    config = json.loads((place / "run" / "best" / "config.json").read_text())
+    (tmp_path / "broken").mkdir()
+    del config["facts"]["mean"]
+    (tmp_path / "broken" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="damaged"):
+        load_predictor(tmp_path / "broken")
+
+
+def test_predict_writes_a_table_and_evaluate_uses_the_predictor(trained, tmp_path) -> None:
+    from typer.testing import CliRunner
+
+    from crystalsmith.cli.main import app
+
+    place, _ = trained
+    cifs = tmp_path / "cifs"
+    cifs.mkdir()
+    for name in ("c0", "c1"):
+        (cifs / f"{name}.cif").write_text((place / "cifs" / f"{name}.cif").read_text())
+    (cifs / "broken.cif").write_text("data_broken\n_cell_length_a ?\n")
+    out = tmp_path / "table.csv"
+    result = CliRunner().invoke(app, ["predict", str(place / "run"), str(cifs), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "mean absolute error" in result.output
+    lines = out.read_text().splitlines()
+    assert lines[0] == "id,formula,density,failure"
+    assert [line.split(",")[2] != "" for line in lines[1:]] == [False, True, True]
+
+    arguments = ["evaluate", str(cifs), "--predictor", str(place / "run"), "--require", "density>0", "--out"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "evaluation"), "--jobs", "1", "--json"])
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics["metrics"]["requirements"]["all"]["count"] == 2
+    assert "density" in metrics["run"]["request"]["predictors"]
