@@ -263,3 +263,15 @@ def test_configuration_round_trips_through_json(conditions: tuple[ConditionConfi
 def test_a_wrong_setting_is_named(data: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         network_config(data)
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients(batch: CrystalBatch) -> None:
+    gradients = []
+    for again in (False, True):
+        model = build()
+        model.checkpoint_activations = again
+        scores = model(batch, T)
+        sum(x.square().sum() for x in (scores.frac_coords, scores.cell, scores.species_logits)).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)

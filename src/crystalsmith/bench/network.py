@@ -13,7 +13,7 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import GlobalNoise
 from crystalsmith.neighbors import build_edges
-from crystalsmith.network.denoiser import GemNetDenoiser
+from crystalsmith.network.transformer import TransformerDenoiser
 
 SIZES = (6, 8, 10, 12, 12, 14, 4, 16, 20, 10, 8, 12, 9, 11, 8, 10)
 """Atoms of the 16 crystals: 10.6 on average, as in the published figures."""
@@ -84,14 +84,16 @@ def network_speed(
         optimizer.step()
         optimizer.zero_grad()
 
-    result: dict[str, Any] = {"crystals": batch_size, "atoms": len(batch.frac_coords), "precision": precision}
-    if isinstance(network, GemNetDenoiser):
+    def neighbours() -> int:
+        """Find the edges or pairs of the batch and count them."""
+        if isinstance(network, TransformerDenoiser):
+            return len(network.pairs(batch).target)
         gemnet = network.config.gemnet
+        edges = build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
+        return edges.num_edges
 
-        def neighbours() -> Any:
-            return build_edges(batch, gemnet.cutoff, gemnet.max_neighbors, gemnet.edge_rule, gemnet.max_images)
-
-        result |= {"edges": neighbours().num_edges, "neighbours_s": median_seconds(neighbours, repeats, device)}
+    result: dict[str, Any] = {"crystals": batch_size, "atoms": len(batch.frac_coords), "precision": precision}
+    result |= {"edges": neighbours(), "neighbours_s": median_seconds(neighbours, repeats, device)}
     rate, bytes_per_s = rates[f"product_gflops_{precision}"] * 1e9, rates["bandwidth_gb_per_s"] * 1e9
     result["forward"] = _timed(forward, repeats, device, rate, bytes_per_s, batch_size)
     if train:

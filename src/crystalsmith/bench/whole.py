@@ -83,7 +83,7 @@ def bench(
         model = load_model(source, place)
         tell("matrix products and memory")
         config = model.network.config
-        rates = machine(config.width, round(16 * config.edges(10)), place)
+        rates = machine(config.width, 16 * round(config.edges(10)), place)
         result: dict[str, Any] = {"model": name, "parameters": sum(p.numel() for p in model.network.parameters())}
         result |= {"busy": _busy(), "machine": rates, "start_up": start_up, "generation": [], "network": []}
         for size in batch_sizes:

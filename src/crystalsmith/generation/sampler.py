@@ -203,7 +203,7 @@ def _compiled(model: Model, request: Request, start: int, batch_size: int) -> De
     from crystalsmith.network.static import StaticDenoiser
 
     if not isinstance(model.network, GemNetDenoiser):
-        raise InputError(f"--compile works for GemNet models only, which {model.metadata.name} is not; leave it out.")
+        raise InputError("Only GemNet models can be compiled; leave out --compile.")
     crystals = batch_size + 1  # one crystal at least is padding
     atoms = 0
     for first in range(start, request.num, batch_size):

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
@@ -46,7 +47,7 @@ class TransformerConfig:
     """
 
     width: int = 192
-    num_blocks: int = 4
+    num_blocks: int = 5
     pair_width: int = 128
     pair_hidden: int = 128
     message_width: int = 128
@@ -112,13 +113,18 @@ TRANSFORMER_PRESETS: dict[str, TransformerDenoiserConfig] = {
 
 
 class TransformerDenoiser(Conditioned):
-    """A :class:`crystalsmith.contracts.Denoiser`; samples of a batch do not see one another."""
+    """A :class:`crystalsmith.contracts.Denoiser`; samples of a batch do not see one another.
+
+    Attributes:
+        checkpoint_activations: in training, keep what enters each block and compute the rest again for the gradient.
+    """
 
     def __init__(self, config: TransformerDenoiserConfig) -> None:
         sizes = config.transformer
         width = sizes.width
         super().__init__(config.conditions, width, sizes.num_blocks)
         self.config = config
+        self.checkpoint_activations = False
         self.time = SinusoidalEncoding(width)
         self.species = nn.Embedding(NUM_CLASSES, width)
         self.crystal = nn.Sequential(
@@ -136,9 +142,8 @@ class TransformerDenoiser(Conditioned):
 
     def forward(self, batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
         """Scores of ``batch`` at times ``t (B,)``."""
-        sizes = self.config.transformer
         embedded = self.embed_properties(batch, conditions)
-        pairs = build_pairs(batch, sizes.cutoff, sizes.num_radial, sizes.num_angular, sizes.num_waves)
+        pairs = self.pairs(batch)
         crystal = self._embed_crystal(batch, t, embedded)
         h = self.species(batch.atomic_numbers - 1) + crystal.index_select(0, batch.batch_index)
         first, second = self.ends(h).to(h.dtype).chunk(2, -1)
@@ -149,9 +154,18 @@ class TransformerDenoiser(Conditioned):
         for index, block in enumerate(self.blocks):
             h = h + self.context.share(index, batch, h)
             h = self.adapt(h, index, batch, embedded)
-            h, e, part = block(h, e, crystal, moments, pairs, batch)
+            inputs = h, e, crystal, moments, pairs, batch
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                h, e, part = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h, e, part = block(*inputs)
             atoms = atoms + part
         return self._read_out(batch, h, e, moments, pairs, atoms)
+
+    def pairs(self, batch: CrystalBatch) -> Pairs:
+        """The pairs of a batch with the features that this network takes."""
+        sizes = self.config.transformer
+        return build_pairs(batch, sizes.cutoff, sizes.num_radial, sizes.num_angular, sizes.num_waves)
 
     def _embed_crystal(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         """``(B, width)`` from time, shape and size of the cell, and base conditions."""

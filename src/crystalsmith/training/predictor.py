@@ -114,7 +114,7 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
 def _sizes(recipe: Recipe) -> GemNetConfig:
     config = denoiser_config(recipe.model)
     if not isinstance(config, DenoiserConfig):
-        raise InputError("A property predictor is a GemNet; choose model.preset tiny, small or base.")
+        raise InputError("A predictor is made of GemNet's blocks; set model.preset to tiny, small or base.")
     return config.gemnet
 
 
