@@ -148,13 +148,13 @@ def draw(groups: list[list[dict[str, Any]]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     names = list(dict.fromkeys(g[0]["property"] for g in groups))
-    figure, axes = plt.subplots(1, len(names), figsize=(5.2 * len(names), 4.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(names), figsize=(6.2 * len(names), 4.2), squeeze=False)
     for axis, name in zip(axes[0], names, strict=True):
         mine = [g for g in groups if g[0]["property"] == name]
         targets = [x["target"] for x in mine[0]]
         for k, group in enumerate(mine):
-            shade = "0.6" if group[0]["guidance"].startswith("control") else f"C{k - 1}"
             label, width = group[0]["guidance"], 0.8 / len(mine)
+            shade = {"control": "0.75", "control: rule": "0.45"}.get(label, f"C{k}")
             if name in SETS:
                 where = np.arange(len(targets)) + (k - (len(mine) - 1) / 2) * width
                 rates = np.array([x["rate"] for x in group])
@@ -175,7 +175,7 @@ def draw(groups: list[list[dict[str, Any]]], path: Path) -> None:
             axis.set_xlabel("target")
             axis.set_ylabel("achieved (median, quartiles)")
         axis.set_title(name)
-        axis.legend(fontsize=8, title="guidance", title_fontsize=8)
+        axis.legend(fontsize=8, title="guidance", title_fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.tight_layout()
     figure.savefig(path)
 
