@@ -248,7 +248,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
 
     text = "".join(extxyz_frame(*cu3au(0.1 * k), {"id": f"c{k}"}) for k in range(3))
     (tmp_path / "a.extxyz").write_text(text)
-    write, calls = relaxation._append, []
+    write, calls = relaxation.append_line, []
 
     def full(file, record) -> None:
         calls.append(record)
@@ -259,11 +259,11 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
             raise InputError(f"{file} cannot be extended ({error.strerror})")
         write(file, record)
 
-    monkeypatch.setattr(relaxation, "_append", full)
+    monkeypatch.setattr(relaxation, "append_line", full)
     options = Options(relaxation=Relaxation(EMT))
     with pytest.raises(InputError, match="No space left"):
         evaluate(tmp_path / "a.extxyz", tmp_path / "out", options)
-    monkeypatch.setattr(relaxation, "_append", write)
+    monkeypatch.setattr(relaxation, "append_line", write)
     first = json.loads((tmp_path / "out" / "relaxed.jsonl").read_text().splitlines()[1])
     found = evaluate(tmp_path / "a.extxyz", tmp_path / "out", Options(relaxation=Relaxation(EMT), resume=True))
     assert found["metrics"]["relaxed"]["count"] == 3
