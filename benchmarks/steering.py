@@ -72,7 +72,15 @@ def make(args: argparse.Namespace, name: str, values: list[str], factor: float, 
     for value, how in wanted:
         out = Path(args.out) / (f"{label}-{value}" if rule else label)
         num = args.per_target if rule else count
-        options = Options(model=args.model, num=num, seed=args.seed, steps=args.steps, solver=args.solver, steering=how)
+        options = Options(
+            model=args.model,
+            num=num,
+            seed=args.seed,
+            steps=args.steps,
+            solver=args.solver,
+            temperature=args.temperature,
+            steering=how,
+        )
         generate(out, options, resume=True)
         with open(out / "crystals.csv", encoding="utf-8", newline="") as file:
             rows += [row | ({f"target_{name}": value} if rule else {}) for row in csv.DictReader(file)]
@@ -191,6 +199,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--solver")
+    parser.add_argument("--temperature", type=float)
     args = parser.parse_args()
 
     groups = []
