@@ -20,7 +20,7 @@ from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.checkpoints.store import load_model, save_model
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
-from crystalsmith.generation.describe import describe
+from crystalsmith.generation.describe import Crystal, describe
 from crystalsmith.generation.device import choose_device, choose_precision
 from crystalsmith.generation.folder import OutputFolder
 from crystalsmith.generation.request import make_request
@@ -137,13 +137,7 @@ def _generation(model: Model, num: int, precision: str, device: torch.device, sc
     batch = sample_batch(model, short, range(num), device)
     step = (time.perf_counter() - began) / _STEPS
     made = crystals_of(batch, short, range(num), model.metadata.elements)
-    describe(made[0])  # imports
-    output = OutputFolder.create(scratch / f"crystals-{num}", {"settings": {}})
-
-    def write() -> None:
-        output.commit(output.finished + num, [describe(crystal) for crystal in made], 0.0)
-
-    writing = median_seconds(write, 3, torch.device("cpu"))
+    writing = _writing(made, scratch / f"crystals-{num}")
     seconds = step * usual.steps + writing
     return {
         "crystals": num,
@@ -155,3 +149,17 @@ def _generation(model: Model, num: int, precision: str, device: torch.device, sc
         "seconds_per_crystal": seconds / num,
         "estimated_from_steps": _STEPS,
     }
+
+
+def _writing(made: list[Crystal], folder: Path) -> float:
+    """Seconds to describe and write a batch; 0 where the packages that describe crystals are not installed."""
+    try:
+        describe(made[0])  # imports
+    except ImportError:
+        return 0.0
+    output = OutputFolder.create(folder, {"settings": {}})
+
+    def write() -> None:
+        output.commit(output.finished + len(made), [describe(crystal) for crystal in made], 0.0)
+
+    return median_seconds(write, 3, torch.device("cpu"))
