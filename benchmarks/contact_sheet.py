@@ -6,6 +6,7 @@ python benchmarks/contact_sheet.py crystals/ docs/images/mp20-tiny.png --columns
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def draw(crystals: list[Atoms], path: Path, columns: int) -> None:
     mpl.use("agg")
     from ase.visualize.plot import plot_atoms
     from matplotlib import pyplot as plt
+    from PIL import Image
 
     rows = -(-len(crystals) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.95 * rows), squeeze=False)
@@ -38,7 +40,9 @@ def draw(crystals: list[Atoms], path: Path, columns: int) -> None:
         plot_atoms(atoms, axis, rotation="-80x,-15y,-5z", radii=0.45)
         axis.set_title(atoms.get_chemical_formula("metal", empirical=True), fontsize=8)
     figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=90)
+    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def main() -> None:

@@ -304,7 +304,14 @@ def _plot(rows: Sequence[Mapping[str, Any]], names: Sequence[str], out: Path) ->
                 continue
             x, y = [r["calls"] for r in line], np.array([r[name] for r in line])
             axis.plot(x, y, "o-", color=f"C{k}", markersize=3, label=solver)
-            axis.fill_between(x, [r[f"{name}_low"] for r in line], [r[f"{name}_high"] for r in line], alpha=0.12)
+            axis.fill_between(
+                x,
+                [r[f"{name}_low"] for r in line],
+                [r[f"{name}_high"] for r in line],
+                color=f"C{k}",
+                alpha=0.12,
+                linewidth=0,
+            )
         axis.set(xscale="log", xlabel="network evaluations", title=name)
     axes[0, 0].legend(fontsize=7)
     for axis in list(axes.flat)[len(names) :]:
