@@ -256,6 +256,17 @@ def test_a_failed_crystal_is_recorded_and_not_written(options, tmp_path, monkeyp
     assert generate(out, Options(), resume=True).failed == batches
 
 
+@pytest.fixture
+def heard():
+    """Signals are heard, also where the tests run in the background with some ignored."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, signal.default_int_handler) for name in names}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_run_cleanly(options, whole, tmp_path, monkeypatch, signum):
     real = run.finished_batches
