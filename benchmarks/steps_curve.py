@@ -211,7 +211,7 @@ def summary(crystals: Sequence[Judged], known: Mapping[str, NDArray[np.float64]]
 
 
 def _counts(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.bincount(numbers.astype(np.int64), minlength=11)
+    return np.bincount(numbers.astype(np.int64), minlength=102)
 
 
 def _interval(statistic: Callable[[NDArray[np.int64]], float], size: int) -> tuple[float, float]:
