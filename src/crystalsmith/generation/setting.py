@@ -12,12 +12,13 @@ from torch import Tensor
 from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.composition import remask
+from crystalsmith.diffusion.composition import exactly, remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
 from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
+from crystalsmith.diffusion.symmetric import Symmetry, SymmetricProcess
 from crystalsmith.generation.request import Request
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def set_up(
     model: Model, request: Request, indices: Sequence[int], num_atoms: Tensor, noise: Noise, device: torch.device
 ) -> Setting:
     """The setting of crystals ``indices``, of ``num_atoms (B,)``, on the device of ``noise``."""
+    if request.space_groups is not None:
+        return _symmetric(model.process, request, indices, num_atoms, noise, device)
     process, start = model.process, request.start
     times, draw = request_times(request, device), noise.at(0, PRIOR)
     sizes, fixed = num_atoms.to(device), torch.zeros(int(num_atoms.sum()), dtype=torch.int64, device=device)
@@ -98,6 +101,27 @@ def set_up(
     if start is not None:
         first = remask(bounds, first.to("cpu"), fixed.cpu()).to(device)
     return Setting(ConstrainedProcess(process.config, bounds.to(device), fixed), first, times, given)
+
+
+def _symmetric(
+    process: Process, request: Request, indices: Sequence[int], num_atoms: Tensor, noise: Noise, device: torch.device
+) -> Setting:
+    """The setting of crystals that keep their space groups; rules on elements hold for orbits."""
+    chosen = request.arrangements(indices)
+    symmetry = Symmetry.collate([one.sites for one in chosen]).to(device)
+    given = torch.tensor([z for one in chosen for z in one.elements or (0,) * len(one.sizes)], dtype=torch.int64)
+    orbits = torch.tensor([len(one.sizes) for one in chosen])
+    base, known = process, None
+    if not process.corrupts_species:
+        repeats = torch.tensor([size for one in chosen for size in one.sizes])
+        known = given.repeat_interleave(repeats).to(device)
+    elif bool((given > 0).all()):
+        base = ConstrainedProcess(process.config, exactly(given, orbits).to(device), given.to(device))
+    elif request.rules is not None:
+        base = ConstrainedProcess(process.config, request.rules.bounds(orbits).to(device), given.to(device))
+    restricted = SymmetricProcess(base, symmetry)
+    first = restricted.prior(num_atoms.to(device), noise.at(0, PRIOR), known)
+    return Setting(restricted, first, request_times(request, device), None)
 
 
 def _elements(request: Request, fixed: Tensor, indices: Sequence[int], num_atoms: Tensor) -> Tensor:

@@ -1,0 +1,132 @@
+"""Laws of the restricted process: symmetric in, symmetric out; free crystals and free directions as in the whole one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crystalsmith.contracts import Scores
+from crystalsmith.diffusion.composition import exactly
+from crystalsmith.diffusion.constraints import ConstrainedProcess
+from crystalsmith.diffusion.noise import CrystalNoise
+from crystalsmith.diffusion.process import Process, ProcessConfig
+from crystalsmith.diffusion.symmetric import Symmetry, SymmetricProcess
+from crystalsmith.elements import MASK
+from crystalsmith.wyckoff import Template, bundled_templates
+
+TEMPLATES = bundled_templates()
+CHOSEN = list(TEMPLATES.counts)[::37]
+PROCESS = Process(ProcessConfig())
+
+
+def restricted(chosen=CHOSEN, base=PROCESS):
+    sites = [TEMPLATES.sites(t) for t in chosen]
+    num_atoms = torch.tensor([len(s) for s in sites])
+    return SymmetricProcess(base, Symmetry.collate(sites, torch.float64)), num_atoms, sites
+
+
+def noise(num_atoms, seed=0):
+    return CrystalNoise(seed, torch.arange(len(num_atoms)), num_atoms, torch.float64)
+
+
+def scores(batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    atoms, crystals = len(batch.frac_coords), batch.num_crystals
+    frac = torch.randn(atoms, 3, generator=generator, dtype=torch.float64)
+    cell = torch.randn(crystals, 3, 3, generator=generator, dtype=torch.float64)
+    return Scores(frac, cell + cell.mT, torch.randn(atoms, 101, generator=generator, dtype=torch.float64))
+
+
+def broken(process, batch) -> float:
+    """How far a batch is from its symmetry: metrics, and atoms from where their representatives send them."""
+    symmetry = process.symmetry
+    metric = batch.cell @ batch.cell.mT
+    cells = (symmetry.average_metric(metric) - metric).abs().max() / metric.abs().max()
+    # An atom may have been wrapped: among the images of the representative one sends it there.
+    shifts = torch.cartesian_prod(*[torch.arange(-2.0, 3.0, dtype=torch.float64)] * 3)
+    images = batch.frac_coords[symmetry.first].unsqueeze(1) + shifts
+    sent = torch.einsum("nij,nkj->nki", symmetry.slope, images) + symmetry.offset.unsqueeze(1)
+    gap = sent - batch.frac_coords.unsqueeze(1)
+    atoms = (gap - gap.round()).abs().amax(-1).amin(1).max()
+    same = bool((batch.atomic_numbers == batch.atomic_numbers[symmetry.first]).all())
+    return max(float(cells), float(atoms), 0.0 if same else 1.0)
+
+
+def test_every_step_keeps_the_symmetry() -> None:
+    process, num_atoms, _ = restricted()
+    draws = noise(num_atoms)
+    batch = process.prior(num_atoms, draws.at(0, 0))
+    assert broken(process, batch) < 1e-9
+    t = torch.linspace(0.05, 1.0, len(num_atoms), dtype=torch.float64)
+    for step, t_next in enumerate((0.8 * t, 0.5 * t, 0.0 * t), start=1):
+        batch = process.correct(
+            batch, scores(batch, step), t, t_next, draws.at(step, 1), snr_frac_coords=0.4, snr_cell=0.2, batch_mean=False
+        )
+        assert broken(process, batch) < 1e-9
+        batch, mean = process.predict(batch, scores(batch, -step), t, t_next, draws.at(step, 2))
+        assert broken(process, batch) < 1e-9
+        assert broken(process, mean) < 1e-9
+        t = t_next
+    batch = batch.replace(atomic_numbers=torch.where(batch.atomic_numbers == MASK, 5, batch.atomic_numbers))
+    t = torch.linspace(0.1, 0.9, len(num_atoms), dtype=torch.float64)
+    for noisy in (
+        process.corrupt(batch, t, draws.at(9, 0)),
+        process.renoise(batch, t, t + 0.05, draws.at(10, 0)),
+    ):
+        assert broken(process, noisy) < 1e-9
+
+
+def test_a_crystal_without_symmetry_is_sampled_as_ever() -> None:
+    free = Template(1, "aaaa", (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    process, num_atoms, _ = restricted([free, free])
+    draws = noise(num_atoms)
+    ours, theirs = (p.prior(num_atoms, draws.at(0, 0)) for p in (process, PROCESS))
+    t = torch.tensor([0.9, 0.4], dtype=torch.float64)
+    for _ in range(2):
+        torch.testing.assert_close(ours.frac_coords, theirs.frac_coords)
+        torch.testing.assert_close(ours.cell, theirs.cell)
+        assert torch.equal(ours.atomic_numbers, theirs.atomic_numbers)
+        ours, theirs = (p.predict(b, scores(b), t, 0.7 * t, draws.at(1, 2))[0] for p, b in ((process, ours), (PROCESS, theirs)))
+
+
+def test_scores_of_a_symmetric_field_are_unchanged_and_averages_are_final() -> None:
+    process, num_atoms, _ = restricted()
+    symmetry = process.symmetry
+    moved = torch.randn(int(num_atoms.sum()), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    once = symmetry.average(moved)
+    torch.testing.assert_close(symmetry.average(once), once, atol=1e-12, rtol=0)
+    torch.testing.assert_close(symmetry.carry(once), once, atol=1e-12, rtol=0)
+
+
+def test_noise_along_free_directions_has_the_width_of_the_whole_process() -> None:
+    """Rocksalt: the one free length of the cell; a general position: all three coordinates."""
+    salt = next(t for t in TEMPLATES.counts if t.number == 225 and t.letters == "ab")
+    process, num_atoms, _ = restricted([salt] * 4000)
+    cells = process.prior(num_atoms, noise(num_atoms).at(0, 0)).cell
+    # In the six numbers of a symmetric matrix, in which the noise is isotropic.
+    upper = torch.ones(3, 3, dtype=torch.float64).triu()
+    shape = cells.mean(0) / (upper * cells.mean(0).square()).sum().sqrt()
+    length = (upper * cells * shape).sum((-1, -2))
+    torch.testing.assert_close(cells, length.view(-1, 1, 1) * shape, atol=1e-9, rtol=0)
+    expected = float(PROCESS.cell.limit_std(num_atoms[:1], torch.float64))
+    assert float(length.std()) == pytest.approx(expected, rel=0.04)
+    centre = float((PROCESS.cell.limit_mean(num_atoms[:1], torch.float64) * upper * shape).sum())
+    assert float(length.mean()) == pytest.approx(centre, rel=0.02)
+
+
+def test_elements_are_decided_by_orbits_within_bounds() -> None:
+    chosen = [t for t in CHOSEN if len(t.letters) >= 3][:12]
+    orbits = torch.tensor([len(t.letters) for t in chosen])
+    given = torch.cat([torch.arange(3, 3 + n) for n in orbits.tolist()])
+    base = ConstrainedProcess(PROCESS.config, exactly(given, orbits), given)
+    process, num_atoms, _ = restricted(chosen, base)
+    draws = noise(num_atoms)
+    batch = process.prior(num_atoms, draws.at(0, 0))
+    t = torch.full((len(chosen),), 0.5, dtype=torch.float64)
+    # Not to the mask: random scores give it a share.
+    given_scores = scores(batch)
+    given_scores.species_logits[:, -1] = -30.0
+    batch, mean = process.predict(batch, given_scores, t, 0 * t, draws.at(1, 2))
+    wanted = given[process.orbits.of]
+    assert torch.equal(batch.atomic_numbers, wanted)
+    assert torch.equal(mean.atomic_numbers, wanted)
