@@ -218,9 +218,7 @@ def _orbit(number: int, point: Floats) -> tuple[list[int], Floats]:
     return chosen, images[chosen] % 1.0
 
 
-def _split(
-    places: Floats, cell: Floats, number: int, tolerance: float
-) -> tuple[dict[int, Floats], Sites] | None:
+def _split(places: Floats, cell: Floats, number: int, tolerance: float) -> tuple[dict[int, Floats], Sites] | None:
     """The orbits of atoms at ``places``, in the standard cell: a generic point by representative, and the sites."""
     rotations, translations = _operations(number)
     n, group = len(places), len(rotations)
@@ -279,4 +277,3 @@ def _rebased(sites: Sites, basis: Integers, inverse: Floats) -> Sites:
     rotations = np.rint(basis @ sites.rotations @ inverse).astype(np.int64)
     slope, back = (basis @ x @ inverse for x in (sites.slope, sites.back))
     return Sites(sites.first, slope, back, sites.offset @ basis.T, rotations)
-

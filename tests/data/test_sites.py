@@ -13,7 +13,7 @@ from crystalsmith.data.prepare import prepare
 from crystalsmith.data.sites import TEMPLATES, find_sites, open_sites
 from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.process import Process, ProcessConfig
-from crystalsmith.diffusion.symmetric import SymmetricProcess
+from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.errors import InputError
 from crystalsmith.symmetry import space_group
 from crystalsmith.wyckoff import read_templates
@@ -37,7 +37,7 @@ def test_known_crystals_are_noised_within_their_space_groups(dataset) -> None:
     table, rows = open_sites(dataset), dataset.rows()
     clean = dataset.batch(rows)
     keep = np.array([True] * len(rows))
-    process = SymmetricProcess(Process(ProcessConfig()), table.symmetry(rows, keep))
+    process = SymmetricProcess(Process(ProcessConfig()), Symmetry.from_arrays(table.batch(rows, keep)))
     metric = clean.cell @ clean.cell.mT
     torch.testing.assert_close(process.symmetry.average_metric(metric), metric, atol=1e-3, rtol=1e-4)
     draw = CrystalNoise(0, torch.arange(len(rows)), clean.num_atoms).at(0, 0)
@@ -53,7 +53,7 @@ def test_crystals_that_do_not_keep_theirs_are_free(dataset) -> None:
     find_sites(dataset, 1)
     rows = dataset.rows()[[2, 0, 4]]
     keep = np.array([False, True, False])
-    some = open_sites(dataset).symmetry(rows, keep)
+    some = Symmetry.from_arrays(open_sites(dataset).batch(rows, keep))
     assert some.trivial.flatten().tolist() == [True, False, True]
     sizes = dataset.num_atoms[rows]
     assert some.first[: sizes[0]].tolist() == list(range(sizes[0]))

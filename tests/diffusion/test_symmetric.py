@@ -10,7 +10,7 @@ from crystalsmith.diffusion.composition import exactly
 from crystalsmith.diffusion.constraints import ConstrainedProcess
 from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.process import Process, ProcessConfig
-from crystalsmith.diffusion.symmetric import Symmetry, SymmetricProcess
+from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.elements import MASK
 from crystalsmith.wyckoff import Template, bundled_templates
 
@@ -59,9 +59,8 @@ def test_every_step_keeps_the_symmetry() -> None:
     assert broken(process, batch) < 1e-9
     t = torch.linspace(0.05, 1.0, len(num_atoms), dtype=torch.float64)
     for step, t_next in enumerate((0.8 * t, 0.5 * t, 0.0 * t), start=1):
-        batch = process.correct(
-            batch, scores(batch, step), t, t_next, draws.at(step, 1), snr_frac_coords=0.4, snr_cell=0.2, batch_mean=False
-        )
+        settings = {"snr_frac_coords": 0.4, "snr_cell": 0.2, "batch_mean": False}
+        batch = process.correct(batch, scores(batch, step), t, t_next, draws.at(step, 1), **settings)
         assert broken(process, batch) < 1e-9
         batch, mean = process.predict(batch, scores(batch, -step), t, t_next, draws.at(step, 2))
         assert broken(process, batch) < 1e-9
@@ -86,7 +85,8 @@ def test_a_crystal_without_symmetry_is_sampled_as_ever() -> None:
         torch.testing.assert_close(ours.frac_coords, theirs.frac_coords)
         torch.testing.assert_close(ours.cell, theirs.cell)
         assert torch.equal(ours.atomic_numbers, theirs.atomic_numbers)
-        ours, theirs = (p.predict(b, scores(b), t, 0.7 * t, draws.at(1, 2))[0] for p, b in ((process, ours), (PROCESS, theirs)))
+        pairs = ((process, ours), (PROCESS, theirs))
+        ours, theirs = (p.predict(b, scores(b), t, 0.7 * t, draws.at(1, 2))[0] for p, b in pairs)
 
 
 def test_scores_of_a_symmetric_field_are_unchanged_and_averages_are_final() -> None:

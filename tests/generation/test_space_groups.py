@@ -31,9 +31,7 @@ def model(untrained):
 
 
 def crystals(model, num, num_atoms=None, solver="ancestral", **steering):
-    request = make_request(
-        model, num=num, steps=3, num_atoms=num_atoms, solver=solver, steering=Steering(**steering)
-    )
+    request = make_request(model, num=num, steps=3, num_atoms=num_atoms, solver=solver, steering=Steering(**steering))
     made = list(sampler.finished_batches(model, request, CPU, Silent(), batch_size=16))
     return request, [crystal for item in made for crystal in item.batch.crystals()]
 
@@ -131,4 +129,3 @@ def test_the_table_says_what_was_asked(untrained, tmp_path) -> None:
         table = list(csv.DictReader(file))
     assert {row["asked_space_group"] for row in table} == {"221"}
     assert all(row["wyckoff_letters"] for row in table)
-

@@ -144,7 +144,9 @@ def symmetry(
     dataset = CrystalDataset.open(folder)
     with progress_bar(True, len(dataset), "symmetry") as advance:
         symmetric, templates = find_sites(dataset, jobs, source=source, progress=advance)
-    print(f"{symmetric:,} of {len(dataset):,} crystals have a symmetry; {templates:,} templates in {folder / TEMPLATES}.")
+    print(
+        f"{symmetric:,} of {len(dataset):,} crystals have a symmetry; {templates:,} templates in {folder / TEMPLATES}."
+    )
 
 
 def _above_hull(reference: Path) -> AboveHull:

@@ -17,7 +17,6 @@ from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from crystalsmith.diffusion.symmetric import Symmetry
     from crystalsmith.wyckoff import Sites, Template
 
 FILE, TEMPLATES = "symmetry.npz", "templates.json"
@@ -45,12 +44,11 @@ class SiteTable:
     rotation_offsets: NDArray[np.int64]
     rotations: NDArray[np.int8]
 
-    def symmetry(self, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> Symmetry:
-        """The symmetry of a batch of rows; crystals that are not to ``keep`` theirs count as of none."""
-        import torch
+    def batch(self, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """The arrays of a ``diffusion.symmetric.Symmetry`` of a batch of rows, by name.
 
-        from crystalsmith.diffusion.symmetric import Symmetry
-
+        Crystals that are not to ``keep`` their symmetry count as of none.
+        """
         atoms, crystal = _ranges(self.offsets, rows)
         starts = np.cumsum(np.diff(self.offsets)[rows]) - np.diff(self.offsets)[rows]
         keeps = keep[crystal]
@@ -61,8 +59,15 @@ class SiteTable:
         # The first operation of each crystal is the identity.
         wanted = keep[owner] | (np.diff(owner, prepend=-1) > 0)
         rotations = self.rotations[operations[wanted]].astype(np.float32)
-        parts = (first, slope, back, np.zeros((len(atoms), 3), dtype=np.float32), rotations, owner[wanted], crystal)
-        return Symmetry(*(torch.from_numpy(np.ascontiguousarray(x)) for x in parts))
+        return {
+            "first": first,
+            "slope": slope,
+            "back": back,
+            "offset": np.zeros((len(atoms), 3), dtype=np.float32),
+            "rotations": rotations,
+            "crystal": owner[wanted],
+            "owner": crystal,
+        }
 
 
 def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

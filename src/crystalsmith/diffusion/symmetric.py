@@ -8,7 +8,7 @@ generation" (DiffCSP++), ICLR 2024, restrict the process of a model trained for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,11 @@ class Symmetry:
     def trivial(self) -> Tensor:
         """``(B, 1, 1)`` bool: crystals of no symmetry but the lattice's."""
         return (torch.bincount(self.crystal) == 1).view(-1, 1, 1)
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, Any]) -> Symmetry:
+        """The symmetry from NumPy arrays by name."""
+        return Symmetry(**{name: torch.from_numpy(x) for name, x in arrays.items()})
 
     def to(self, device: torch.device | str) -> Symmetry:
         """The same on another device."""
@@ -200,7 +205,9 @@ class SymmetricProcess(Process):
         """See :meth:`Process.predict_species`: each orbit is one atom to the process that decides."""
         one = self.orbits
         chosen = batch.replace(
-            frac_coords=batch.frac_coords[one.atoms], atomic_numbers=batch.atomic_numbers[one.atoms], num_atoms=one.count
+            frac_coords=batch.frac_coords[one.atoms],
+            atomic_numbers=batch.atomic_numbers[one.atoms],
+            num_atoms=one.count,
         )
         logits = scores.species_logits
         mean = torch.zeros_like(logits[one.atoms]).index_add(0, one.of, logits)

@@ -18,7 +18,7 @@ from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_sys
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
 from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
-from crystalsmith.diffusion.symmetric import Symmetry, SymmetricProcess
+from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.generation.request import Request
 
 if TYPE_CHECKING:

@@ -128,7 +128,7 @@ class StepSource:
         passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight, self.labels) for cut in cuts]
         if self.sites is not None:
             chosen = draw_symmetric(len(batch), self.seed, index, settings.symmetric_share)[share]
-            tables = [self.sites.symmetry(self.rows[mine[cut]], chosen[cut]) for cut in cuts]
+            tables = [Symmetry.from_arrays(self.sites.batch(self.rows[mine[cut]], chosen[cut])) for cut in cuts]
             passes = [replace(one, symmetry=table) for one, table in zip(passes, tables, strict=True)]
         return Step(index, passes, len(batch))
 
