@@ -1,4 +1,4 @@
-"""Laws of the restricted process: symmetric in, symmetric out; free crystals and free directions as in the whole one."""
+"""Laws of the restricted process: symmetric in, symmetric out; what is free is as in the whole one."""
 
 from __future__ import annotations
 

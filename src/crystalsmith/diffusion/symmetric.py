@@ -1,8 +1,8 @@
-"""The process restricted to crystals of given symmetry: every state of the reverse process keeps the operations exactly.
+"""The process restricted to crystals of given symmetry: every state keeps the operations exactly.
 
-The noise of an orbit is that of its representative, projected onto its Wyckoff position and carried to the other atoms by
-the operations; scores are averaged back the same way; an orbit has one element; cells move within their Bravais type. A
-network that respects rotations and permutations needs no change (Jiao et al., "Space group constrained crystal
+The noise of an orbit is that of its representative, projected onto its Wyckoff position and carried to the other atoms
+by the operations; scores are averaged back the same way; an orbit has one element; cells move within their Bravais type.
+A network that respects rotations and permutations needs no change (Jiao et al., "Space group constrained crystal
 generation" (DiffCSP++), ICLR 2024, restrict the process of a model trained for it; here any model's is restricted).
 """
 
@@ -125,11 +125,12 @@ class Symmetry:
         return torch.zeros_like(metric).index_add(0, self.crystal, turned) / count
 
     def move_cell(self, cell: Tensor, moved: Tensor) -> Tensor:
-        """Symmetric cells ``(B, 3, 3)`` of the right Bravais type for symmetric ``moved``, seen from symmetric ``cell``.
+        """Cells ``(B, 3, 3)`` of the right Bravais type for ``moved``, seen from ``cell``; all three are symmetric.
 
-        Of the change, what leads out of the cells with this point group is taken away, at right angles in the six numbers
-        that the noise of a cell has (each of unit variance), so that noise is as wide along them as ever. The strain that remains commutes with the operations and is applied in full,
-        without the swelling that a root of averaged metrics would bring.
+        Of the change, what leads out of the cells with this point group is taken away, at right angles in the six
+        numbers that the noise of a cell has (each of unit variance), so that noise is as wide along them as ever. The
+        strain that remains commutes with the operations and is applied in full, without the swelling that a root of
+        averaged metrics would bring.
         """
         eye = torch.eye(3, dtype=cell.dtype, device=cell.device)
         change = self._along(cell, moved - cell)

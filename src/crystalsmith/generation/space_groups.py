@@ -1,4 +1,4 @@
-"""What a request says about symmetry: space groups, the Wyckoff template of each crystal, and who stands on its orbits."""
+"""What a request says about symmetry: space groups, each crystal's Wyckoff template, who stands on its orbits."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     """Checked space groups, or None where nothing is asked.
 
     Args:
-        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, names of crystal systems, or ``any``.
+        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, or ``any``.
         file: of templates, None for those of the package.
 
     Raises:

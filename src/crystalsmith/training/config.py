@@ -34,8 +34,8 @@ class DataSettings:
         stratified_times: spread the times of a batch evenly over (0, 1) (lower variance) instead of independently.
         num_workers: threads that prepare batches ahead; 0 = in the training thread.
         on_device: keep the whole training set on the device.
-        symmetric_share: of the crystals, drawn anew each step, that are noised within their space group, as they will be
-            where a space group is asked for; needs ``crystalsmith data symmetry``.
+        symmetric_share: of the crystals, drawn anew each step, that are noised within their space group, as they will
+            be where a space group is asked for; needs ``crystalsmith data symmetry``.
     """
 
     batch_size: int = 512
