@@ -1,8 +1,8 @@
 """The process restricted to crystals of given symmetry: every state keeps the operations exactly.
 
 The noise of an orbit is that of its representative, projected onto its Wyckoff position and carried to the other atoms
-by the operations; scores are averaged back the same way; an orbit has one element; cells move within their Bravais type.
-A network that respects rotations and permutations needs no change (Jiao et al., "Space group constrained crystal
+by the operations; scores are averaged back the same way; an orbit has one element; cells keep their Bravais type. A
+network that respects rotations and permutations needs no change (Jiao et al., "Space group constrained crystal
 generation" (DiffCSP++), ICLR 2024, restrict the process of a model trained for it; here any model's is restricted).
 """
 
