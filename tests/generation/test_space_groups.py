@@ -129,3 +129,15 @@ def test_the_table_says_what_was_asked(untrained, tmp_path) -> None:
         table = list(csv.DictReader(file))
     assert {row["asked_space_group"] for row in table} == {"221"}
     assert all(row["wyckoff_letters"] for row in table)
+
+
+def test_a_model_may_choose_for_itself(model) -> None:
+    chosen = dataclasses.replace(model.metadata, sampling={**model.metadata.sampling, "space_group": "any"})
+    own = Model(model.network, model.process, chosen)
+    assert make_request(own, num=2).space_groups is not None
+    assert make_request(own, num=2, solver="published").space_groups is None
+    assert make_request(own, num=2, steering=Steering(space_group="free")).space_groups is None
+    assert make_request(model, num=2).space_groups is None
+    # Sizes that no template has are free.
+    large = make_request(own, num=2, num_atoms="40", steering=Steering(space_group="any"))
+    assert [one.template.letters for one in large.arrangements([0])] == ["a" * 40]

@@ -143,9 +143,10 @@ def generate(
     space_group: Annotated[
         str | None,
         typer.Option(
-            metavar="225|195-230|cubic|any",
+            metavar="225|195-230|cubic|any|free",
             help="Crystals of these space groups, kept exactly; Wyckoff positions are drawn as known crystals have "
             "them.",
+            show_default="the model's, or free",
             rich_help_panel=SYMMETRY,
         ),
     ] = None,

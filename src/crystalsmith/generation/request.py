@@ -205,7 +205,7 @@ def make_request(
     if not 0.05 <= temperature <= 20:
         raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
-    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature")}
+    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature", "space_group")}
     extra = own_settings if solver == own_solver else {}
     steering = steering or Steering()
     compositions = _compositions(model, steering, asked=num_atoms is not None)
@@ -214,7 +214,7 @@ def make_request(
         rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
     else:
         rules, start, histogram = None, None, compositions.histogram()
-    groups = make_space_groups(steering.space_group, steering.templates)
+    groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
     request = Request(num, seed, histogram, solver, steps, precision, temperature, extra, given, *wanted)
     return request if groups is None else _within_space_groups(request, steering)
@@ -253,6 +253,17 @@ def warnings_of(model: Model, request: Request) -> list[str]:
             "expect them to be worse."
         )
     return sentences
+
+
+def _space_group(
+    model: Model, wanted: Steering, solver: str, targets: Targets | None
+) -> str | int | Sequence[int] | None:
+    """The space groups asked for; the model's own choice where nothing is asked that excludes it."""
+    if wanted.space_group is not None:
+        return wanted.space_group
+    targeted = targets is not None and any(target.name == "space_group" for target in targets.targets)
+    excluded = wanted.start_from is not None or solver == "published" or targeted
+    return None if excluded else model.metadata.sampling.get("space_group")
 
 
 def _within_space_groups(request: Request, wanted: Steering) -> Request:

@@ -27,6 +27,9 @@ CRYSTAL_SYSTEMS = {
 }
 """First and last space group of each crystal system."""
 
+FREE = "free"
+"""Asks for no space group, where a model's own choice is another."""
+
 FIELD_TEMPLATE, FIELD_ELEMENTS = 1024, 1025
 """Fields of a crystal's random stream: its template; which elements stand on which orbits."""
 
@@ -106,13 +109,14 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     """Checked space groups, or None where nothing is asked.
 
     Args:
-        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, or ``any``.
+        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, ``any``, or
+            ``free`` for none.
         file: of templates, None for those of the package.
 
     Raises:
         InputError: if it is none of these, or no known crystal has such a space group.
     """
-    if asked is None:
+    if asked is None or asked == FREE:
         if file is not None:
             raise InputError("--templates says what --space-group draws from; give that too, for example any.")
         return None
@@ -141,7 +145,7 @@ def _numbers(text: str) -> set[int]:
     else:
         raise InputError(
             f"--space-group {text!r} is not a space group; write a number (225), a range (195-230), a crystal system "
-            f"({', '.join(CRYSTAL_SYSTEMS)}) or any."
+            f"({', '.join(CRYSTAL_SYSTEMS)}), any or free."
         )
     if not 1 <= first <= last <= 230:
         raise InputError(f"--space-group {text} lies outside 1 to 230; write for example 225 or 195-230.")
@@ -177,9 +181,11 @@ def _weights(
         total = sum(n for _, n in counts)
         found = [t for t in found if templates.size(t) == total and _ways(templates.orbit_sizes(t), counts)]
     weights = {t: float(templates.counts[t]) for t in found}
-    if counts and not weights and not numbers:
-        # No known arrangement holds this composition: every atom stands where it likes.
-        return {Template(1, "a" * sum(n for _, n in counts), (1, 0, 0, 0, 1, 0, 0, 0, 1)): 1.0}
+    if not numbers:
+        # Where no known arrangement fits, every atom stands where it likes.
+        asked = [sum(n for _, n in counts)] if counts else [n for n, share in sizes or () if share > 0 and n >= orbits]
+        missing = set(asked) - {templates.size(t) for t in weights}
+        weights |= {Template(1, "a" * n, (1, 0, 0, 0, 1, 0, 0, 0, 1)): 1.0 for n in sorted(missing)}
     if wanted is None:
         return weights
     # The numbers of atoms are as asked; within a number, templates are as common as in known crystals.
