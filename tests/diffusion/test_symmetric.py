@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
+
 import pytest
 import torch
 
 from crystalsmith.contracts import Scores
-from crystalsmith.diffusion.composition import exactly
+from crystalsmith.diffusion.composition import CountBounds
 from crystalsmith.diffusion.constraints import ConstrainedProcess
 from crystalsmith.diffusion.noise import CrystalNoise
+from crystalsmith.diffusion.orbit_counts import CountedProcess
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.elements import MASK
@@ -117,16 +120,42 @@ def test_noise_along_free_directions_has_the_width_of_the_whole_process() -> Non
 def test_elements_are_decided_by_orbits_within_bounds() -> None:
     chosen = [t for t in CHOSEN if len(t.letters) >= 3][:12]
     orbits = torch.tensor([len(t.letters) for t in chosen])
-    given = torch.cat([torch.arange(3, 3 + n) for n in orbits.tolist()])
-    base = ConstrainedProcess(PROCESS.config, exactly(given, orbits), given)
+    low, high = torch.zeros(len(chosen), 100, dtype=torch.int64), torch.zeros(len(chosen), 100, dtype=torch.int64)
+    low[:, [2, 7, 25]], high[:, [2, 7, 25]] = 1, orbits.unsqueeze(-1)
+    base = ConstrainedProcess(PROCESS.config, CountBounds(low, high), torch.zeros(int(orbits.sum()), dtype=torch.int64))
     process, num_atoms, _ = restricted(chosen, base)
     draws = noise(num_atoms)
     batch = process.prior(num_atoms, draws.at(0, 0))
     t = torch.full((len(chosen),), 0.5, dtype=torch.float64)
-    # Not to the mask: random scores give it a share.
-    given_scores = scores(batch)
-    given_scores.species_logits[:, -1] = -30.0
-    batch, mean = process.predict(batch, given_scores, t, 0 * t, draws.at(1, 2))
-    wanted = given[process.orbits.of]
-    assert torch.equal(batch.atomic_numbers, wanted)
-    assert torch.equal(mean.atomic_numbers, wanted)
+    for made in process.predict(batch, certain(batch), t, 0 * t, draws.at(1, 2)):
+        assert broken(process, made) < 1e-9
+        for numbers in made.atomic_numbers.split(num_atoms.tolist()):
+            assert set(numbers.tolist()) == {3, 8, 26}
+
+
+def certain(batch) -> Scores:
+    """Random scores that leave nothing in the mask."""
+    made = scores(batch)
+    made.species_logits[:, -1] = -30.0
+    return made
+
+
+def test_exact_compositions_fall_on_whole_orbits_with_the_models_probabilities() -> None:
+    """Orbits of 1, 1 and 2 atoms for X2 Y2: conditioned on the counts, the product of the marginals."""
+    sizes = torch.tensor([1, 1, 2]).repeat(4000)
+    counts = [((3, 2), (8, 2))] * 4000
+    process = CountedProcess(PROCESS.config, sizes, counts)
+    num_orbits = torch.full((4000,), 3)
+    batch = PROCESS.prior(num_orbits, noise(num_orbits).at(0, 0))
+    prob = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7]], dtype=torch.float64).repeat(4000, 1)
+    logits = torch.full((12000, 101), -30.0, dtype=torch.float64)
+    logits[:, [2, 7]] = prob.log()
+    given = Scores(torch.zeros(12000, 3).double(), torch.zeros(4000, 3, 3).double(), logits)
+    t = torch.full((4000,), 0.5, dtype=torch.float64)
+    drawn, likely = process.predict_species(batch, given, t, 0 * t, noise(num_orbits).at(1, 2))
+    ways = {(3, 3, 8): 0.9 * 0.4 * 0.7, (8, 8, 3): 0.1 * 0.6 * 0.3}
+    seen = collections.Counter(tuple(row) for row in drawn.view(-1, 3).tolist())
+    assert set(seen) == set(ways)
+    share = ways[3, 3, 8] / sum(ways.values())
+    assert seen[3, 3, 8] / 4000 == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
+    assert {tuple(row) for row in likely.view(-1, 3).tolist()} == {(3, 3, 8)}

@@ -18,7 +18,7 @@ from crystalsmith.generation import sampler
 from crystalsmith.generation.progress import Silent
 from crystalsmith.generation.request import Request, make_request
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.space_groups import _assign, _ways, make_space_groups
+from crystalsmith.generation.space_groups import _ways, assign, make_space_groups
 from crystalsmith.generation.steering import Steering
 from crystalsmith.symmetry import space_group
 
@@ -71,7 +71,7 @@ def test_formulas_fall_on_whole_orbits(model) -> None:
 def test_every_way_of_placing_a_composition_is_equally_likely() -> None:
     orbits, counts = (1, 1, 2, 2), ((3, 3), (8, 3))
     assert _ways(orbits, counts) == 4
-    seen = collections.Counter(_assign(orbits, counts, (k + 0.5) / 400) for k in range(400))
+    seen = collections.Counter(assign(orbits, counts, (k + 0.5) / 400) for k in range(400))
     assert set(seen.values()) == {100}
     for elements in seen:
         assert sum(n for n, z in zip(orbits, elements, strict=True) if z == 3) == 3

@@ -70,14 +70,6 @@ class CountBounds:
         return whole & ((counts >= self.low) & (counts <= self.high)).all(-1)
 
 
-def exactly(numbers: Tensor, num_atoms: Tensor) -> CountBounds:
-    """The bounds that the elements ``numbers (N,)`` of crystals of ``num_atoms (B,)`` keep, and no other counts."""
-    index = torch.repeat_interleave(torch.arange(len(num_atoms)), num_atoms)
-    counts = torch.zeros(len(num_atoms), _ELEMENTS, dtype=torch.int64)
-    counts = counts.index_put_((index, numbers - 1), torch.ones_like(numbers), accumulate=True)
-    return CountBounds(counts, counts.clone())
-
-
 def count_elements(numbers: Tensor, batch: CrystalBatch) -> Tensor:
     """``(B, 100)`` int64, atoms of each element in each crystal; masked atoms are not counted."""
     counts = torch.zeros(batch.num_crystals, MASK, dtype=torch.int64, device=numbers.device)

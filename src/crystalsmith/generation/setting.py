@@ -12,10 +12,11 @@ from torch import Tensor
 from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.composition import exactly, remask
+from crystalsmith.diffusion.composition import remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
+from crystalsmith.diffusion.orbit_counts import CountedProcess
 from crystalsmith.diffusion.process import Process
 from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
 from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
@@ -109,16 +110,16 @@ def _symmetric(
     """The setting of crystals that keep their space groups; rules on elements hold for orbits."""
     chosen = request.arrangements(indices)
     symmetry = Symmetry.collate([one.sites for one in chosen]).to(device)
-    given = torch.tensor([z for one in chosen for z in one.elements or (0,) * len(one.sizes)], dtype=torch.int64)
-    orbits = torch.tensor([len(one.sizes) for one in chosen])
     base, known = process, None
     if not process.corrupts_species:
-        repeats = torch.tensor([size for one in chosen for size in one.sizes])
-        known = given.repeat_interleave(repeats).to(device)
-    elif bool((given > 0).all()):
-        base = ConstrainedProcess(process.config, exactly(given, orbits).to(device), given.to(device))
+        known = torch.tensor([z for one in chosen for z in one.numbers()], device=device)
+    elif all(one.counts for one in chosen):
+        sizes = torch.tensor([size for one in chosen for size in one.sizes])
+        base = CountedProcess(process.config, sizes, [one.counts for one in chosen])
     elif request.rules is not None:
-        base = ConstrainedProcess(process.config, request.rules.bounds(orbits).to(device), given.to(device))
+        orbits = torch.tensor([len(one.sizes) for one in chosen])
+        free = torch.zeros(int(orbits.sum()), dtype=torch.int64, device=device)
+        base = ConstrainedProcess(process.config, request.rules.bounds(orbits).to(device), free)
     restricted = SymmetricProcess(base, symmetry)
     first = restricted.prior(num_atoms.to(device), noise.at(0, PRIOR), known)
     return Setting(restricted, first, request_times(request, device), None)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from crystalsmith.diffusion.noise import crystal_uniform
+from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
 from crystalsmith.errors import InputError
 from crystalsmith.wyckoff import Sites, Template, Templates, bundled_templates, read_templates
 
@@ -33,9 +34,6 @@ FREE = "free"
 FIELD_TEMPLATE, FIELD_ELEMENTS = 1024, 1025
 """Fields of a crystal's random stream: its template; which elements stand on which orbits."""
 
-Counts = tuple[tuple[int, int], ...]
-"""Atomic number and number of atoms, each element once."""
-
 
 @dataclass(frozen=True)
 class Arrangement:
@@ -45,13 +43,20 @@ class Arrangement:
         template: its orbits.
         sites: where their atoms may stand.
         sizes: atoms of each orbit.
-        elements: atomic number of each orbit where the composition is given, or empty.
+        counts: the composition where it is given, or empty.
+        uniform: the number that decides which way it falls on the orbits, where no model does.
     """
 
     template: Template
     sites: Sites
     sizes: tuple[int, ...]
-    elements: tuple[int, ...] = ()
+    counts: Counts = ()
+    uniform: float = 0.0
+
+    def numbers(self) -> list[int]:
+        """The element of each atom for a model that is given them: of all ways to place them each is equally likely."""
+        elements = assign(self.sizes, self.counts, self.uniform)
+        return [z for z, size in zip(elements, self.sizes, strict=True) for _ in range(size)]
 
 
 @dataclass(frozen=True)
@@ -86,18 +91,15 @@ class SpaceGroups:
     ) -> Arrangement:
         """What crystal ``index`` gets; arguments as in :meth:`weights`, of which one at least must fit.
 
-        Templates are drawn as often as known crystals have them, and of all the ways that a composition fits on the
-        orbits each is equally likely.
+        Templates are drawn as often as known crystals have them.
         """
         found, cumulative = _table(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
         place = torch.tensor([index])
         drawn = float(crystal_uniform(seed, place, FIELD_TEMPLATE)) * cumulative[-1]
         template = found[min(bisect.bisect_right(cumulative, drawn), len(found) - 1)]
         orbit_sizes = self.templates.orbit_sizes(template)
-        elements: tuple[int, ...] = ()
-        if counts:
-            elements = _assign(orbit_sizes, counts, float(crystal_uniform(seed, place, FIELD_ELEMENTS)))
-        return Arrangement(template, self.templates.sites(template), orbit_sizes, elements)
+        uniform = float(crystal_uniform(seed, place, FIELD_ELEMENTS))
+        return Arrangement(template, self.templates.sites(template), orbit_sizes, counts, uniform)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
@@ -204,28 +206,26 @@ def _table(
 
 
 @lru_cache(maxsize=65536)
-def _ways(orbits: tuple[int, ...], counts: Counts) -> int:
+def _ways(orbits: tuple[int, ...], counts: Counts) -> float:
     """In how many ways orbits of these sizes take one element each so that the counts come out."""
-    if not orbits:
-        return 1
-    return sum(_ways(orbits[1:], _taken(counts, z, orbits[0])) for z, n in counts if n >= orbits[0])
+    found = Ways(orbits, counts, _equally)
+    return found.total(0, found.start)
 
 
-def _taken(counts: Counts, element: int, atoms: int) -> Counts:
-    """The counts that are left when atoms of one element are placed."""
-    return tuple((z, n - atoms if z == element else n) for z, n in counts if z != element or n > atoms)
+def _equally(orbit: int, element: int) -> float:
+    return 1.0
 
 
-def _assign(orbits: tuple[int, ...], counts: Counts, uniform: float) -> tuple[int, ...]:
+def assign(orbits: tuple[int, ...], counts: Counts, uniform: float) -> tuple[int, ...]:
     """One of all the ways, each equally likely: the element of each orbit."""
-    rank = min(int(uniform * _ways(orbits, counts)), _ways(orbits, counts) - 1)
-    elements: list[int] = []
-    while orbits:
-        for z, n in counts:
-            ways = _ways(orbits[1:], _taken(counts, z, orbits[0])) if n >= orbits[0] else 0
-            if rank < ways:
-                elements.append(z)
-                orbits, counts = orbits[1:], _taken(counts, z, orbits[0])
-                break
-            rank -= ways
+    found = Ways(orbits, counts, _equally)
+    left, elements = found.start, []
+    rank = uniform * found.total(0, left)
+    for i, size in enumerate(orbits):
+        options = found.options(i, left)
+        while rank >= options[0][0] and len(options) > 1:
+            rank -= options.pop(0)[0]
+        place = options[0][1]
+        elements.append(found.elements[place])
+        left = less(left, place, size)
     return tuple(elements)
