@@ -159,3 +159,22 @@ def test_exact_compositions_fall_on_whole_orbits_with_the_models_probabilities()
     share = ways[3, 3, 8] / sum(ways.values())
     assert seen[3, 3, 8] / 4000 == pytest.approx(share, abs=4 * (share * (1 - share) / 4000) ** 0.5)
     assert {tuple(row) for row in likely.view(-1, 3).tolist()} == {(3, 3, 8)}
+
+
+def test_the_loss_is_that_of_the_averages_over_orbits() -> None:
+    process, num_atoms, _ = restricted()
+    draws = noise(num_atoms)
+    batch = process.prior(num_atoms, draws.at(0, 0))
+    clean = batch.replace(atomic_numbers=3 + torch.arange(len(batch.frac_coords))[process.symmetry.first] % 80)
+    t = torch.linspace(0.1, 0.9, len(num_atoms), dtype=torch.float64)
+    noisy = process.corrupt(clean, t, draws.at(1, 0))
+    given = scores(noisy)
+    # What cancels in the average of an orbit costs nothing.
+    other = scores(noisy, 1)
+    change = other.frac_coords - process.symmetry.average(other.frac_coords)
+    shifted = Scores(given.frac_coords + change, given.cell, given.species_logits)
+    torch.testing.assert_close(process.loss(shifted, clean, noisy, t).total, process.loss(given, clean, noisy, t).total)
+    assert (
+        float((PROCESS.loss(shifted, clean, noisy, t).total - PROCESS.loss(given, clean, noisy, t).total).abs().max())
+        > 0.1
+    )

@@ -1,9 +1,10 @@
 """The process restricted to crystals of given symmetry: every state keeps the operations exactly.
 
 The noise of an orbit is that of its representative, projected onto its Wyckoff position and carried to the other atoms
-by the operations; scores are averaged back the same way; an orbit has one element; cells keep their Bravais type. A
-network that respects rotations and permutations needs no change (Jiao et al., "Space group constrained crystal
-generation" (DiffCSP++), ICLR 2024, restrict the process of a model trained for it; here any model's is restricted).
+by the operations; scores are averaged back the same way; an orbit has one element; cells keep their Bravais type. Any
+network will do: one that sees the choice of lattice vectors, as GemNet does, answers an orbit's atoms differently, and
+the average is what counts, in training as well. (Jiao et al., "Space group constrained crystal generation" (DiffCSP++),
+ICLR 2024, restrict the process of a model trained for it.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Scores
 from crystalsmith.crystals import CrystalBatch, wrap
 from crystalsmith.diffusion.noise import Draw, sample_by_uniform
-from crystalsmith.diffusion.process import Process
+from crystalsmith.diffusion.process import Losses, Process
 
 _RANK = 1e-5
 """Eigenvalues below this share of the largest count as zero where allowed changes of a cell are told from others."""
@@ -210,10 +211,7 @@ class SymmetricProcess(Process):
             atomic_numbers=batch.atomic_numbers[one.atoms],
             num_atoms=one.count,
         )
-        logits = scores.species_logits
-        mean = torch.zeros_like(logits[one.atoms]).index_add(0, one.of, logits)
-        mean = mean / torch.bincount(one.of).to(logits.dtype).unsqueeze(-1)
-        shared = Scores(scores.frac_coords[one.atoms], scores.cell, mean)
+        shared = Scores(scores.frac_coords[one.atoms], scores.cell, self._means(scores.species_logits))
         decide = _ChosenDraw(draw, one.atoms)
         drawn, likely = self.base.predict_species(chosen, shared, t, t_next, decide, **settings)
         return drawn[one.of], likely[one.of]
@@ -222,6 +220,12 @@ class SymmetricProcess(Process):
         """See :meth:`Process.corrupt`; the clean crystals have the symmetry."""
         noisy = self.base.corrupt(clean, t, _OrbitDraw(draw, self.symmetry))
         return noisy.replace(cell=self._about(self.cell.mean(clean.cell, t, clean.num_atoms), noisy.cell))
+
+    def loss(self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor) -> Losses:
+        """See :meth:`Process.loss`; of what the reverse process uses, the averages over orbits."""
+        shared = self._shared(scores)
+        logits = self._means(shared.species_logits)[self.orbits.of]
+        return self.base.loss(Scores(shared.frac_coords, shared.cell, logits), clean, noisy, t)
 
     def renoise(self, batch: CrystalBatch, t: Tensor, t_next: Tensor, draw: Draw) -> CrystalBatch:
         """See :meth:`Process.renoise`."""
@@ -235,6 +239,11 @@ class SymmetricProcess(Process):
         scale = (upper * shape * mean).sum((-1, -2)) / (upper * shape.square()).sum((-1, -2))
         centre = shape * scale.view(-1, 1, 1)
         return torch.where(self.symmetry.trivial, cell, self.symmetry.move_cell(centre, centre + cell - mean))
+
+    def _means(self, logits: Tensor) -> Tensor:
+        """``(M, 101)``, averages over each orbit of ``(N, 101)``."""
+        total = torch.zeros_like(logits[self.orbits.atoms]).index_add(0, self.orbits.of, logits)
+        return total / torch.bincount(self.orbits.of).to(logits.dtype).unsqueeze(-1)
 
     def _shared(self, scores: Scores) -> Scores:
         return Scores(self.symmetry.average(scores.frac_coords), scores.cell, scores.species_logits)
