@@ -133,7 +133,7 @@ def read_templates(path: Path) -> Templates:
         raise InputError(
             f"{path} is not a file of Wyckoff templates ({error}); make one with 'crystalsmith data symmetry'."
         ) from None
-    return Templates(counts, {(1, "a"): tuple(_GENERIC), **points}, str(data.get("source", "")))
+    return Templates(counts, points, str(data.get("source", "")))
 
 
 @functools.cache
@@ -175,7 +175,7 @@ def template_of(
 
 
 def count_templates(found: Iterable[tuple[Template, Mapping[str, tuple[float, ...]]] | None], source: str) -> Templates:
-    """Templates with their frequencies from what :func:`template_of` returned for each crystal."""
+    """Templates with their frequencies from the first two things that :func:`template_of` returned for each crystal."""
     counts: Counter[Template] = Counter()
     points: dict[tuple[int, str], tuple[float, ...]] = {}
     for entry in found:
@@ -185,7 +185,7 @@ def count_templates(found: Iterable[tuple[Template, Mapping[str, tuple[float, ..
         counts[template] += 1
         for letter, point in places.items():
             points.setdefault((template.number, letter), point)
-    return Templates(dict(counts), points, source)
+    return Templates(dict(counts), {(1, "a"): tuple(_GENERIC), **points}, source)
 
 
 @functools.lru_cache(maxsize=256)

@@ -111,7 +111,8 @@ def test_a_request_survives_json_and_a_crystal_depends_on_its_index_alone(model)
         ({"space_group": "0"}, "outside 1 to 230"),
         ({"space_group": "wrong"}, "crystal system"),
         ({"space_group": "225", "formula": "LiFePO4", "formula_units": 1}, "No known crystal"),
-        ({"templates": "x.json"}, "--space-group"),
+        ({"space_group": "free", "templates": "x.json"}, "leave one of them out"),
+        ({"templates": "missing.cif"}, "There is no file"),
         ({"space_group": "any", "templates": "missing.json"}, "data symmetry"),
     ],
 )
@@ -141,3 +142,17 @@ def test_a_model_may_choose_for_itself(model) -> None:
     # Sizes that no template has are free.
     large = make_request(own, num=2, num_atoms="40", steering=Steering(space_group="any"))
     assert [one.template.letters for one in large.arrangements([0])] == ["a" * 40]
+
+
+def test_the_orbits_of_a_known_crystal(model, tmp_path) -> None:
+    """A perovskite in a supercell: its five atoms, and oxygen on one of three orbits."""
+    from pymatgen.core import Lattice, Structure
+
+    places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+    crystal = Structure.from_spacegroup("Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], places)
+    (crystal * (2, 1, 1)).to(filename=str(tmp_path / "known.cif"))
+    request, made = crystals(model, 6, templates=str(tmp_path / "known.cif"), require="O")
+    for one, (_, _, numbers) in zip(request.arrangements(range(6)), made, strict=True):
+        assert one.template.number == 221
+        assert sorted(one.sizes) == [1, 1, 3]
+        assert 8 in numbers

@@ -21,6 +21,7 @@ EPILOG = examples(
     "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
     "crystalsmith generate predicted --model csp --compositions mp20/ --split test --limit 500 --samples 20",
     "crystalsmith generate cubic --space-group cubic --num-atoms 4-10",
+    "crystalsmith generate perovskites --templates perovskite.cif --require O --num 64",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
@@ -154,7 +155,8 @@ def generate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Wyckoff templates to draw from (crystalsmith data symmetry).",
+            help="Wyckoff templates to draw from (templates.json of crystalsmith data symmetry), or a crystal whose "
+            "own is taken (CIF, POSCAR, XYZ).",
             show_default="those of MP-20",
             rich_help_panel=SYMMETRY,
         ),

@@ -10,12 +10,23 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from crystalsmith.cells import niggli_reduce, primitive_cell, right_handed
 from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
 from crystalsmith.errors import InputError
-from crystalsmith.wyckoff import Sites, Template, Templates, bundled_templates, read_templates
+from crystalsmith.generation.start import read_crystals
+from crystalsmith.wyckoff import (
+    Sites,
+    Template,
+    Templates,
+    bundled_templates,
+    count_templates,
+    read_templates,
+    template_of,
+)
 
 CRYSTAL_SYSTEMS = {
     "triclinic": (1, 2),
@@ -113,15 +124,17 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     Args:
         asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, ``any``, or
             ``free`` for none.
-        file: of templates, None for those of the package.
+        file: of templates, or a crystal (CIF, POSCAR, XYZ; several) whose own template is taken; None for the templates
+            of the package.
 
     Raises:
         InputError: if it is none of these, or no known crystal has such a space group.
     """
-    if asked is None or asked == FREE:
-        if file is not None:
-            raise InputError("--templates says what --space-group draws from; give that too, for example any.")
+    if asked == FREE and file is not None:
+        raise InputError("--templates keeps crystals symmetric and --space-group free does not; leave one of them out.")
+    if asked == FREE or (asked is None and file is None):
         return None
+    asked = "any" if asked is None else asked
     parts = [str(asked)] if isinstance(asked, int) else asked.split(",") if isinstance(asked, str) else map(str, asked)
     numbers: set[int] = set()
     for part in parts:
@@ -130,8 +143,8 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     if not groups.weights(None, 0, ()):
         known = sorted({t.number for t in groups.templates.counts})
         raise InputError(
-            f"No known crystal has the space group {asked}; there are templates of {len(known)} space groups "
-            f"({_ranges(known)}). Choose among these, or give --templates made from your data."
+            f"There is no template of the space group {asked}, only of {len(known)} others ({_ranges(known)}). "
+            "Choose among these, or give --templates made from your data."
         )
     return groups
 
@@ -167,7 +180,24 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 @lru_cache(maxsize=8)
 def _templates(file: str) -> Templates:
-    return read_templates(Path(file)) if file else bundled_templates()
+    if not file:
+        return bundled_templates()
+    path = Path(file)
+    return read_templates(path) if path.suffix == ".json" else _templates_of(path)
+
+
+def _templates_of(path: Path) -> Templates:
+    """The templates of the crystals in a file, each reduced as training data are."""
+    found = []
+    for frac_coords, cell, numbers in read_crystals(path):
+        frac, lattice = right_handed(np.array(frac_coords, dtype=float), np.array(cell, dtype=float))
+        frac, lattice, elements = primitive_cell(frac, lattice, np.array(numbers, dtype=np.int64))
+        reduced, transform = niggli_reduce(lattice[None])
+        template = template_of(frac @ np.linalg.inv(transform[0]), reduced[0], elements)
+        found.append(None if template is None else template[:2])
+    if None in found:
+        raise InputError(f"{path}: no symmetry that holds together was found in crystal {found.index(None) + 1}.")
+    return count_templates(found, str(path))
 
 
 @lru_cache(maxsize=4096)
