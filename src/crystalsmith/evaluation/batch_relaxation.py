@@ -146,7 +146,8 @@ class _Asking:
         Raises:
             InputError: if it no longer computes what it has computed before.
         """
-        found, errors = [], {}
+        found: list[Evaluated] = []
+        errors: dict[int, Exception] = {}
         for places in self._parts(batch.num_atoms.tolist()):
             part = batch if len(places) == len(batch) else batch.select(places)
             evaluated, failed = self._try(part)
