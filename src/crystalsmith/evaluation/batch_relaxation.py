@@ -43,6 +43,7 @@ def relax_in_batches(
     while True:
         yield from crowd.fill(waiting, size)
         if not crowd.running:
+            torch.cuda.empty_cache()  # the processes of later stages may compute on the same device
             return
         yield from crowd.advance(settings)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crystalsmith.crystals import CrystalBatch
 
-TIME_STEP = 0.1
+TIME_STEP = 0.2
 """At the start; time is in units where an atom's mass is one."""
 
 LONGEST_TIME_STEP = 1.0
