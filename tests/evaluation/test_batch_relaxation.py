@@ -164,6 +164,22 @@ def test_a_failure_costs_only_its_crystal() -> None:
         assert found[name].energy == pytest.approx(expected[f"c{k}"].energy, abs=1e-8)
 
 
+def test_a_displacement_that_cannot_be_had_costs_only_its_crystal(monkeypatch) -> None:
+    from crystalsmith.evaluation import relaxation
+
+    plain = relaxation.rms_displacement
+
+    def fragile(one, other):
+        if len(one[2]) == 4:
+            raise ValueError("no such lattice")
+        return plain(one, other)
+
+    monkeypatch.setattr(relaxation, "rms_displacement", fragile)
+    found = relaxed([crystal(0), crystal(1, 2), crystal(2)])
+    assert [found[f"c{k}"].failure for k in range(3)] == ["", "potential_failed", ""]
+    assert "no such lattice" in found["c1"].detail
+
+
 def test_what_does_not_fit_into_memory_is_divided() -> None:
     potential = Trouble()
     potential.room = 8

@@ -127,7 +127,10 @@ def _measured(result: Relaxed, given: Arrays, batch: CrystalBatch, found: Evalua
     one, own = batch.select([place]), found.select(batch, [place])
     end = one.replace(frac_coords=wrap(one.frac_coords)).crystals()[0]
     stress = own.stress[0].cpu().numpy()[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-    return measured(result, given, end, float(own.energy), own.forces.cpu().numpy(), stress)
+    try:
+        return measured(result, given, end, float(own.energy), own.forces.cpu().numpy(), stress)
+    except Exception as error:  # the matcher gives up in ways of its own
+        return broken(result, error)
 
 
 class _Asking:
