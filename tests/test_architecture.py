@@ -134,7 +134,7 @@ def test_diffusion_and_network_meet_only_through_the_contract() -> None:
 
 
 def test_evaluation_imports_no_model() -> None:
-    forbidden = {"network", "diffusion", "checkpoints", "training", "generation", "contracts", "neighbors"}
+    forbidden = {"network", "diffusion", "checkpoints", "training", "generation", "contracts"}
     assert not complaints(x for x in IMPORTS if x.room == "evaluation" and x.target_room in forbidden)
 
 

@@ -106,11 +106,15 @@ class CrystalBatch:
 
     def select(self, crystals: Sequence[int]) -> CrystalBatch:
         """The named crystals, in the order given."""
+        rows = torch.tensor(list(crystals), dtype=torch.int64, device=self.num_atoms.device)
+        atoms = self.atoms_of(crystals)
+        return CrystalBatch(self.frac_coords[atoms], self.cell[rows], self.atomic_numbers[atoms], self.num_atoms[rows])
+
+    def atoms_of(self, crystals: Sequence[int]) -> Tensor:
+        """Indices of the atoms of the named crystals, in the order given."""
         offsets = [0, *torch.cumsum(self.num_atoms, 0).tolist()]
         atoms = [a for c in crystals for a in range(offsets[c], offsets[c + 1])]
-        rows = torch.tensor(list(crystals), dtype=torch.int64, device=self.num_atoms.device)
-        index = torch.tensor(atoms, dtype=torch.int64, device=self.num_atoms.device)
-        return CrystalBatch(self.frac_coords[index], self.cell[rows], self.atomic_numbers[index], self.num_atoms[rows])
+        return torch.tensor(atoms, dtype=torch.int64, device=self.num_atoms.device)
 
     @staticmethod
     def concatenate(batches: Sequence[CrystalBatch]) -> CrystalBatch:

@@ -40,3 +40,9 @@ def test_bad_input_is_a_sentence_and_exit_code_2(tmp_path) -> None:
     result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--reference", str(tmp_path)])
     assert result.exit_code == 2
     assert "reference build" in result.output
+    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--batch-relax", "4"])
+    assert result.exit_code == 2
+    assert "add --potential" in result.output
+    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--relax", "--device", "cuda:99"])
+    assert result.exit_code == 2
+    assert "not on this machine" in result.output

@@ -157,7 +157,7 @@ def test_an_endless_search_for_oxidation_states_is_ended(monkeypatch) -> None:
 
     from crystalsmith.evaluation import judge
 
-    slow = SimpleNamespace(smact_validity=lambda _: time.sleep(30))
+    slow = SimpleNamespace(smact_validity=lambda _: [time.sleep(0.01) for _ in range(3000)])
     monkeypatch.setitem(sys.modules, "smact", SimpleNamespace(screening=slow))
     monkeypatch.setitem(sys.modules, "smact.screening", slow)
     monkeypatch.setattr(judge, "SMACT_LIMIT", 0.05)

@@ -51,6 +51,15 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Most steps of a relaxation.")] = 500,
     time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
     max_volume_change: Annotated[float, typer.Option(help="Factor of volume beyond which a crystal explodes.")] = 4.0,
+    batch_relax: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Crystals to relax at once, by FIRE in one process; 0 for one at a time, by BFGS in --jobs processes.",
+            show_default="batches on a GPU if the potential computes them, else 0",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="For the potential: auto, cpu, cuda or cuda:1.")] = "auto",
     control: Annotated[
         Path | None,
         typer.Option(help="Crystals made without conditions, held against the targets of STRUCTURES."),
@@ -105,7 +114,18 @@ def evaluate(
     if relax or potential is not None:
         from crystalsmith.evaluation.relaxation import Relaxation
 
-        relaxation = Relaxation(potential or "7net-0", energy_scale, fmax, steps, time_limit, max_volume_change)
+        relaxation = Relaxation(
+            potential or "7net-0",
+            energy_scale,
+            fmax,
+            steps,
+            time_limit,
+            max_volume_change,
+            device=_device(device),
+            batch=batch_relax,
+        )
+    elif batch_relax is not None or device != "auto":
+        raise InputError("--batch-relax and --device are for relaxations; add --potential, as in 7net-0.")
     place = out or default_folder(structures)
     request = Request(
         control=control,
@@ -130,6 +150,14 @@ def evaluate(
         print_json(metrics)
     else:
         print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
+
+
+def _device(name: str) -> str | None:
+    if name == "auto":
+        return None
+    from crystalsmith.generation.device import choose_device
+
+    return str(choose_device(name))
 
 
 def _predictors(folders: list[Path]) -> tuple[Any, ...]:

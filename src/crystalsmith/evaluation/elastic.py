@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potentials import find_potential, make_calculator
+from crystalsmith.evaluation.potentials import worker_calculator
 from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
 
@@ -135,6 +135,7 @@ def bulk_moduli(
     scale: str | None,
     time_limit: float,
     jobs: int,
+    device: str | None = None,
 ) -> dict[str, int]:
     """Set the bulk modulus of every relaxed crystal; each result is kept at once, and used again for the same crystal.
 
@@ -142,6 +143,7 @@ def bulk_moduli(
         arrays: the relaxed crystal; None if there is none.
         scale: of the energies of a potential of the user's own.
         time_limit: seconds for one crystal.
+        device: ``cpu``, ``cuda``, ...; None for a GPU where there is one.
 
     Returns:
         How often each reason stood in the way.
@@ -160,9 +162,10 @@ def bulk_moduli(
         by_key[crystal.sample.id] = key
         if key not in done:
             tasks.append((crystal.sample.id, key, found))
+    setting = (potential, scale, strains, device)
     with bar("bulk moduli", len(by_key)) as advance:
         advance(len(by_key) - len(tasks))
-        for number, status, result in supervised(_start, (potential, scale, strains), tasks, jobs, time_limit):
+        for number, status, result in supervised(_start, setting, tasks, jobs, time_limit):
             name, key, _ = tasks[number]
             if status in (TIMED_OUT, CRASHED):
                 what = f"more than {time_limit:g} s" if status == TIMED_OUT else "the process ended"
@@ -181,15 +184,11 @@ def bulk_moduli(
     return reasons
 
 
-def _start(potential: str, scale: str | None, strains: Strains) -> Callable[[tuple[str, str, Arrays]], Modulus]:
+def _start(
+    potential: str, scale: str | None, strains: Strains, device: str | None
+) -> Callable[[tuple[str, str, Arrays]], Modulus]:
     """In a worker: load the potential once."""
-    try:
-        import torch
-
-        torch.set_num_threads(1)
-    except ImportError:
-        pass
-    calculator = make_calculator(find_potential(potential, scale))
+    calculator = worker_calculator(potential, scale, device)
 
     def job(task: tuple[str, str, Arrays]) -> Modulus:
         name, key, arrays = task

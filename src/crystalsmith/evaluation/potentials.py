@@ -84,7 +84,7 @@ def make_calculator(potential: Potential, device: str | None = None) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return potential.make(device or _device())
+            return potential.make(device or default_device())
     except InputError:
         raise
     except ModuleNotFoundError as error:
@@ -98,7 +98,7 @@ def make_calculator(potential: Potential, device: str | None = None) -> Any:
         ) from error
 
 
-def worker_calculator(name: str, scale: str | None) -> Any:
+def worker_calculator(name: str, scale: str | None, device: str | None = None) -> Any:
     """The calculator of a potential in a worker process, which computes with one thread.
 
     Raises:
@@ -110,10 +110,11 @@ def worker_calculator(name: str, scale: str | None) -> Any:
         torch.set_num_threads(1)
     except ImportError:
         pass
-    return make_calculator(find_potential(name, scale))
+    return make_calculator(find_potential(name, scale), device)
 
 
-def _device() -> str:
+def default_device() -> str:
+    """``cuda`` where there is such a GPU, else ``cpu``."""
     try:
         import torch
     except ImportError:

@@ -23,7 +23,13 @@ from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.lines import append_line, read_lines
 from crystalsmith.evaluation.matching import Arrays, rms_displacement
 from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potentials import find_potential, refuse_scheme, scale_correction, worker_calculator
+from crystalsmith.evaluation.potentials import (
+    default_device,
+    find_potential,
+    refuse_scheme,
+    scale_correction,
+    worker_calculator,
+)
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
@@ -34,6 +40,8 @@ GEOMETRIES = "relaxed.extxyz"
 GRACE = 30.0
 """Seconds beyond the time limit that a process gets to notice by itself that its time is up."""
 
+BATCH = 128
+"""Crystals at once on a GPU; where its memory does not hold them, fewer."""
 
 STIFFNESS = 30.0
 """eV per square angstrom: the curvature that the optimiser presumes before it has seen any."""
@@ -50,6 +58,9 @@ class Relaxation:
         steps: most optimiser steps; a crystal that needs more has not converged.
         time_limit: seconds per crystal.
         max_volume_change: largest factor by which the volume may grow or shrink.
+        device: ``cpu``, ``cuda``, ...; None for a GPU where there is one.
+        batch: crystals at once, by FIRE in this process; 0 for one at a time, by BFGS in worker processes; None for
+            batches on a GPU where the potential has them.
     """
 
     potential: str = "7net-0"
@@ -58,6 +69,8 @@ class Relaxation:
     steps: int = 500
     time_limit: float = 600.0
     max_volume_change: float = 4.0
+    device: str | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,8 @@ class Relaxed:
         forces: eV/angstrom.
         stress: eV/cubic angstrom, Voigt order.
         rmsd: angstrom from the crystal as given; None where they no longer match.
+        seconds: that it took; in a batch its share by the number of atoms.
+        optimizer: ``bfgs``, or ``fire`` in a batch.
     """
 
     id: str
@@ -88,6 +103,7 @@ class Relaxed:
     rmsd: float | None = None
     steps: int = 0
     seconds: float = 0.0
+    optimizer: str = "bfgs"
 
     @property
     def arrays(self) -> Arrays:
@@ -150,7 +166,14 @@ def relax_all(
 
 
 def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, jobs: int) -> Iterator[Relaxed]:
-    """Relax ``(id, key, arrays)`` in worker processes; results come as they finish."""
+    """Relax ``(id, key, arrays)`` in a batch or in worker processes; results come as they finish."""
+    if tasks and (size := batch_size(settings)):
+        from crystalsmith.evaluation.batch_potentials import make_batch_potential
+        from crystalsmith.evaluation.batch_relaxation import relax_in_batches
+
+        potential = make_batch_potential(find_potential(settings.potential, settings.energy_scale), settings.device)
+        yield from relax_in_batches(tasks, settings, potential, size)
+        return
     limit = settings.time_limit + GRACE
     for number, status, result in supervised(_start, (settings,), tasks, jobs, limit):
         name, key, _ = tasks[number]
@@ -162,9 +185,25 @@ def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, 
             yield result
 
 
+def batch_size(settings: Relaxation) -> int:
+    """Crystals to relax at once; 0 for one at a time.
+
+    Raises:
+        InputError: if the potential is unknown.
+    """
+    if settings.batch is not None:
+        return settings.batch
+    # Batches gain nothing on a CPU thread, where worker processes use the cores (docs/evaluation.md).
+    if not (settings.device or default_device()).startswith("cuda"):
+        return 0
+    from crystalsmith.evaluation.batch_potentials import computes_batches
+
+    return BATCH if computes_batches(find_potential(settings.potential, settings.energy_scale)) else 0
+
+
 def _start(settings: Relaxation) -> Callable[[tuple[str, str, Arrays]], Relaxed]:
     """In a worker: load the potential once."""
-    calculator = worker_calculator(settings.potential, settings.energy_scale)
+    calculator = worker_calculator(settings.potential, settings.energy_scale, settings.device)
     return lambda task: relax(*task, calculator, settings)
 
 
@@ -173,25 +212,25 @@ def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxa
     began = time.monotonic()
     unknown = unknown_elements(calculator, arrays[2])
     if unknown:
-        return Relaxed(name, key, "unknown_element", f"the potential does not know {unknown}")
+        return Relaxed(name, key, "unknown_element", unknown)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = _optimise(Relaxed(name, key), arrays, calculator, settings, began)
     except Exception as error:  # potentials fail in their own ways
-        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
-        result = Relaxed(name, key, "potential_failed", detail)
+        result = broken(Relaxed(name, key), error)
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
 def unknown_elements(calculator: Any, numbers: Any) -> str:
-    """The symbols of the elements that a potential says it does not know."""
+    """Says which elements a potential does not know by its ``type_map``; empty if it knows all or has none."""
     from crystalsmith.elements import SYMBOLS
 
     known = getattr(calculator, "type_map", None)
     if not isinstance(known, dict):
         return ""
-    return " ".join(SYMBOLS[z - 1] for z in sorted({int(z) for z in numbers}) if z not in known)
+    symbols = " ".join(SYMBOLS[z - 1] for z in sorted({int(z) for z in numbers}) if z not in known)
+    return f"the potential does not know {symbols}" if symbols else ""
 
 
 def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxation, began: float) -> Relaxed:
@@ -207,39 +246,63 @@ def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxa
     length = math.sqrt(len(atoms))
     filtered = FrechetCellFilter(atoms, exp_cell_factor=length)
     optimizer = BFGS(filtered, logfile=None, alpha=STIFFNESS)
-    failure, detail, converged, largest = "", "", False, math.nan
+    failure, detail = "", ""
     for _ in optimizer.irun(fmax=0.0, steps=settings.steps):
-        change = atoms.get_volume() / volume
-        largest = _largest_force(filtered, length)
-        converged = largest < settings.fmax
-        if not math.isfinite(change + largest + float(atoms.get_potential_energy())):
-            failure, detail = "exploded", "energy, forces or volume are not finite"
-        elif not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
-            failure, detail = "exploded", f"the volume changed by a factor of {change:.3g}"
-        elif time.monotonic() - began > settings.time_limit and not converged:
-            failure, detail = TIMED_OUT, f"more than {settings.time_limit:g} s"
-        if failure or converged:
+        seconds, change = time.monotonic() - began, atoms.get_volume() / volume
+        energy, largest = float(atoms.get_potential_energy()), _largest_force(filtered, length)
+        over, failure, detail = ending(energy, largest, change, seconds, int(optimizer.nsteps), settings)
+        if over:
             break
-    steps = int(optimizer.nsteps)
-    if not failure and not converged:
-        failure = "not_converged"
-        detail = f"largest force {largest:.3g} eV/angstrom after {steps} steps"
+    result = replace(result, failure=failure, detail=detail, steps=int(optimizer.nsteps))
     if failure == "exploded":
-        return replace(result, failure=failure, detail=detail, steps=steps)
+        return result
     end = (atoms.get_scaled_positions(), atoms.cell.array, numbers)
+    return measured(result, arrays, end, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress())
+
+
+def ending(
+    energy: float, largest: float, change: float, seconds: float, steps: int, settings: Relaxation
+) -> tuple[bool, str, str]:
+    """Whether a relaxation is over, as which failure (none if it has converged), and what there is to say of it.
+
+    Args:
+        energy: eV.
+        largest: force in eV/angstrom, stress included.
+        change: factor by which the volume has changed.
+        seconds, steps: so far.
+    """
+    if not math.isfinite(change + largest + energy):
+        return True, "exploded", "energy, forces or volume are not finite"
+    if not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
+        return True, "exploded", f"the volume changed by a factor of {change:.3g}"
+    if largest < settings.fmax:
+        return True, "", ""
+    if seconds > settings.time_limit:
+        return True, TIMED_OUT, f"more than {settings.time_limit:g} s"
+    if steps >= settings.steps:
+        return True, "not_converged", f"largest force {largest:.3g} eV/angstrom after {steps} steps"
+    return False, "", ""
+
+
+def measured(result: Relaxed, given: Arrays, end: Arrays, energy: float, forces: Any, stress: Any) -> Relaxed:
+    """A result with the crystal at the end, its energy, forces and stress (Voigt order)."""
+    frac, cell, numbers = end
     return replace(
         result,
-        failure=failure,
-        detail=detail,
-        energy=float(atoms.get_potential_energy()),
-        frac_coords=end[0].tolist(),
-        cell=end[1].tolist(),
+        energy=float(energy),
+        frac_coords=frac.tolist(),
+        cell=cell.tolist(),
         numbers=numbers.tolist(),
-        forces=np.round(atoms.get_forces(), 6).tolist(),
-        stress=np.round(atoms.get_stress(), 8).tolist(),
-        rmsd=rms_displacement(arrays, end),
-        steps=steps,
+        forces=np.round(forces, 6).tolist(),
+        stress=np.round(stress, 8).tolist(),
+        rmsd=rms_displacement(given, end),
     )
+
+
+def broken(result: Relaxed, error: Exception) -> Relaxed:
+    """A result whose potential raised."""
+    detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    return replace(result, failure="potential_failed", detail=detail)
 
 
 def _largest_force(filtered: Any, length: float) -> float:
@@ -282,24 +345,30 @@ def key_of(arrays: Arrays) -> str:
     return digest.hexdigest()[:16]
 
 
+def _identity(settings: Relaxation) -> dict[str, Any]:
+    """The settings that results on disk belong to; where and how many at once a later run may choose anew."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
+
+
 def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     """The results on disk; a last line cut short is dropped."""
     if not file.exists():
-        append_line(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": _identity(settings)})
         return []
     if not resume:
         raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
     lines = read_lines(file)
     if not lines:
-        append_line(file, {"settings": asdict(settings)})
+        append_line(file, {"settings": _identity(settings)})
         return []
     try:
         head = json.loads(lines[0])["settings"]
         results = [Relaxed(**json.loads(line)) for line in lines[1:]]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file} is damaged; choose another --out.") from None
-    if head != asdict(settings):
-        changed = sorted(k for k in {*head, *asdict(settings)} if head.get(k) != asdict(settings).get(k))
+    wanted = _identity(settings)
+    if head != wanted:
+        changed = sorted(k for k in {*head, *wanted} if head.get(k) != wanted.get(k))
         raise InputError(
             f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
         )

@@ -142,7 +142,7 @@ def _judged(
 
         relaxation = options.relaxation
         name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit
-        bulk_moduli(crystals, arrays, out, name, scale, limit, options.jobs)
+        bulk_moduli(crystals, arrays, out, name, scale, limit, options.jobs, relaxation.device)
         clock.lap("bulk_modulus")
     return crystals, arrays, hull
 

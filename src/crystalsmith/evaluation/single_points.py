@@ -90,16 +90,24 @@ class Energies:
 
     Args:
         fallback: folder to keep them in where the reference's cannot be written to.
+        device: ``cpu``, ``cuda``, ...; None for a GPU where there is one.
 
     Raises:
         InputError: if the potential is unknown, or its energies do not belong to the reference.
     """
 
-    def __init__(self, reference: Reference, potential: str, scale: str | None, fallback: Path | None = None) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        potential: str,
+        scale: str | None,
+        fallback: Path | None = None,
+        device: str | None = None,
+    ) -> None:
         self.reference, self.potential = reference, find_potential(potential, scale)
         scheme = reference.corrections
         refuse_scheme(self.potential, scheme)
-        self._setting = (potential, scale, scheme)
+        self._setting = (potential, scale, scheme, device)
         self.file = potential_file(reference, self.potential, ".jsonl")
         if not self.file.exists() and fallback is not None and not os.access(reference.path, os.W_OK):
             self.file = fallback / self.file.name
@@ -228,9 +236,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _start(potential: str, scale: str | None, scheme: str | None) -> Callable[[tuple[str, str, Arrays]], SinglePoint]:
+def _start(
+    potential: str, scale: str | None, scheme: str | None, device: str | None
+) -> Callable[[tuple[str, str, Arrays]], SinglePoint]:
     """In a worker: load the potential once."""
-    calculator = worker_calculator(potential, scale)
+    calculator = worker_calculator(potential, scale, device)
     known = find_potential(potential, scale)
     return lambda task: single_point(*task, calculator, known, scheme)
 

@@ -74,7 +74,7 @@ def place_by_potential(
     place_on_hull(crystals, reference.hull, reference.entry_name)
     judged = [c for c in crystals if c.facts is not None and c.formation_energy is not None]
     systems = sorted({system_of(c) for c in judged})
-    energies = Energies(reference, relaxation.potential, relaxation.energy_scale, out)
+    energies = Energies(reference, relaxation.potential, relaxation.energy_scale, out, relaxation.device)
     found = potential_hull(systems, reference, energies, jobs, limit, finished.seconds_per_atom, _announce)
     for crystal in crystals:
         crystal.energy_above_label_hull = crystal.energy_above_hull

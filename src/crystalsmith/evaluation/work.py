@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -58,25 +58,38 @@ class TooSlow(Exception):
 
 @contextmanager
 def at_most(seconds: float) -> Iterator[None]:
-    """End what takes longer, where the system has timers and this is the main thread; elsewhere nothing is ended.
+    """End Python code that takes longer, on every system and in every thread.
+
+    A second thread has the interpreter raise in this one, between two of its instructions: a single long call into
+    compiled code is ended when it returns. (An alarm signal does the same, but on Windows there is none, and elsewhere
+    the main thread alone can take it.)
 
     Raises:
         TooSlow: when the time is up.
     """
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    thread, lock, over, struck = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False, False
 
-    def stop(*_: object) -> None:
-        raise TooSlow(f"took more than {seconds:g} s")
+    def strike() -> None:
+        nonlocal struck
+        with lock:
+            if not over:
+                struck = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TooSlow))
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = threading.Timer(seconds, strike)
+    timer.daemon = True
+    timer.start()
     try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with lock:
+                over = True
+            if struck:  # if it has not been raised by now, it must not be raised later
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+    except TooSlow:
+        raise TooSlow(f"took more than {seconds:g} s") from None
 
 
 @contextmanager
