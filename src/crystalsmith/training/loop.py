@@ -22,6 +22,7 @@ from crystalsmith.training.labels import training_rows
 from crystalsmith.training.learner import Learner
 from crystalsmith.training.loader import Step, StepSource, validation_passes
 from crystalsmith.training.log import Console, Row, duration
+from crystalsmith.training.memory import spare_memory
 from crystalsmith.training.objective import LOSSES, FlatNetwork, as_denoiser, loss_table, pass_losses
 from crystalsmith.training.record import Record, Tally
 from crystalsmith.training.schedule import Limits
@@ -83,7 +84,8 @@ class Loop:
         self.out, self.fabric, self.model = out, fabric, model
         self.console, self.asked_to_stop = console, stop
         rank, world = fabric.global_rank, fabric.world_size
-        model.network.checkpoint_activations = recipe.hardware.checkpoint_activations
+        if recipe.hardware.checkpoint_activations:
+            spare_memory(model.network, fabric.device)
         self.network = FlatNetwork(model.network, recipe.hardware.precision == "bf16-mixed")
         self.wrapped = fabric.setup_module(self.network)
         self.denoiser = model.process.precondition(as_denoiser(self.wrapped))

@@ -30,6 +30,7 @@ from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled
 from crystalsmith.training.learner import Learner
 from crystalsmith.training.loader import Step, StepSource, spread
 from crystalsmith.training.log import Console, CsvLog, Row, duration
+from crystalsmith.training.memory import spare_memory
 from crystalsmith.training.run import choose_accelerator, prepare_folder, stop_on_signals
 from crystalsmith.training.schedule import Limits
 
@@ -124,7 +125,8 @@ class _Fit:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.network = PropertyNetwork(_sizes(recipe)).to(self.device)
-        self.network.checkpoint_activations = recipe.hardware.checkpoint_activations
+        if recipe.hardware.checkpoint_activations:
+            spare_memory(self.network, self.device)
         elements = elements_of(dataset.manifest)
         facts = PredictorFacts(
             coverage.name, coverage.kind, coverage.unit, coverage.mean or 0.0, coverage.std or 1.0, elements
