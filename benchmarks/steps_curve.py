@@ -81,7 +81,8 @@ def sample(args: argparse.Namespace) -> None:
     model.network.to(args.device).eval()
     for point in args.points or default_points():
         solver, settings, warp, steps = parse_point(point)
-        own = {"solver": solver, "temperature": model.metadata.sampling.get("temperature", 1.0), **settings}
+        kept = {k: v for k, v in model.metadata.sampling.items() if k in ("temperature", "space_group")}
+        own = {"solver": solver, **kept, **settings}
         changed = Model(model.network, model.process, dataclasses.replace(model.metadata, sampling=own))
         request = make_request(changed, num=args.num, seed=args.seed, steps=steps, temperature=args.temperature)
         folder = Path(args.out) / point

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("elements",),
     ("cells",),
     ("crystals", "properties", "geometry", "symmetry"),
-    ("contracts", "formats"),
+    ("contracts", "formats", "wyckoff"),
     ("neighbors", "diffusion", "data"),
     ("network", "evaluation"),
     ("checkpoints",),

@@ -40,7 +40,7 @@ def space_group(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], sym
         numbers: ``(n,)`` atomic numbers.
         symprec: tolerance in angstrom.
     """
-    found = _search(frac_coords, cell, numbers, symprec)
+    found = search(frac_coords, cell, numbers, symprec)
     return None if found is None else int(found.number)
 
 
@@ -49,7 +49,7 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
 
     The result is checked: its operations, applied to one atom of each orbit, must give every atom of the cell once.
     """
-    found = _search(frac_coords, cell, numbers, symprec)
+    found = search(frac_coords, cell, numbers, symprec)
     if found is None or found.number < 2:
         return None
     standard = found.std_cell
@@ -57,7 +57,7 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
     places = np.array(standard.positions) % 1.0
     species = np.array(standard.numbers)
     # Searched again, the standard cell yields the operations and the orbits in its own basis.
-    exact = _search(places, basis, species, symprec=1e-4)
+    exact = search(places, basis, species, symprec=1e-4)
     if exact is None or exact.number != found.number:
         return None
     rotations, translations = np.array(exact.operations.rotations), np.array(exact.operations.translations)
@@ -76,8 +76,8 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
     )
 
 
-def _search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
-
+def search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
+    """The moyopy data set of a crystal, or None where the search fails."""
     import moyopy
 
     # It warns about cells that are not primitive, whose operations are read from the standard cell here.

@@ -347,3 +347,19 @@ def test_a_missing_lightning_is_one_sentence(dataset_folder: Path, small_recipe:
     assert process.returncode == 2
     assert err.strip().count("\n") == 0
     assert "crystalsmith[train]" in err
+
+
+def test_crystals_noised_within_their_space_groups_train_and_resume(small_recipe, dataset_folder, tmp_path) -> None:
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.data.sites import find_sites
+
+    recipe = merged(small_recipe, data={"symmetric_share": 0.5})
+    with pytest.raises(InputError, match="data symmetry"):
+        train(dataset_folder, tmp_path / "early", recipe, quiet=True)
+    find_sites(CrystalDataset.open(dataset_folder), 1)
+    whole, first = tmp_path / "whole", tmp_path / "first"
+    train(dataset_folder, whole, recipe, quiet=True)
+    short = merged(small_recipe, data={"symmetric_share": 0.5}, limits={"max_steps": 3})
+    train(dataset_folder, first, short, quiet=True)
+    train(dataset_folder, first, resume_recipe(first, None, ["limits.max_steps=6"]), resume=True, quiet=True)
+    assert_equal(weights(whole), weights(first))

@@ -122,6 +122,33 @@ def info(
         print("\nall files are as they were written")
 
 
+@app.command(
+    epilog=examples(
+        "crystalsmith data symmetry data/mp20", "crystalsmith generate out --space-group 225 --templates FILE"
+    )
+)
+def symmetry(
+    folder: Annotated[Path, typer.Argument(help="A folder made by crystalsmith data prepare.")],
+    jobs: Annotated[int, typer.Option(help="Processes; 0 = one per core.")] = 0,
+    source: Annotated[str, typer.Option(help="What the file of templates says about its origin.")] = "",
+) -> None:
+    """Find the symmetry of every crystal of a prepared data set and keep it in the same folder.
+
+    symmetry.npz lets training noise crystals within their space group (data.symmetric_share); templates.json holds the
+    Wyckoff positions that the training crystals occupy, for generate --space-group.
+    """
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.data.prepare import progress_bar
+    from crystalsmith.data.sites import TEMPLATES, find_sites
+
+    dataset = CrystalDataset.open(folder)
+    with progress_bar(True, len(dataset), "symmetry") as advance:
+        symmetric, templates = find_sites(dataset, jobs, source=source, progress=advance)
+    print(
+        f"{symmetric:,} of {len(dataset):,} crystals have a symmetry; {templates:,} templates in {folder / TEMPLATES}."
+    )
+
+
 def _above_hull(reference: Path) -> AboveHull:
     from functools import partial
 

@@ -20,6 +20,7 @@ EPILOG = examples(
     "crystalsmith generate oxides --chemical-system Li-Fe-O --require-all --num-atoms 4-12",
     "crystalsmith generate olivines --formula LiFePO4 --formula-units 1-4",
     "crystalsmith generate predicted --model csp --compositions mp20/ --split test --limit 500 --samples 20",
+    "crystalsmith generate cubic --space-group cubic --num-atoms 4-10",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
@@ -28,6 +29,7 @@ EPILOG = examples(
 
 
 RULES, START = "Elements and composition (kept by every crystal)", "Starting from a crystal"
+SYMMETRY = "Symmetry (kept by every crystal)"
 TARGETS = "Targets (of models that were fine-tuned on them)"
 
 
@@ -138,6 +140,25 @@ def generate(
             help="Only so many of the compositions, evenly spaced.", show_default="all", rich_help_panel=RULES
         ),
     ] = None,
+    space_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="225|195-230|cubic|any|free",
+            help="Crystals of these space groups, kept exactly; Wyckoff positions are drawn as known crystals have "
+            "them.",
+            show_default="the model's, or free",
+            rich_help_panel=SYMMETRY,
+        ),
+    ] = None,
+    templates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Wyckoff templates to draw from (crystalsmith data symmetry).",
+            show_default="those of MP-20",
+            rich_help_panel=SYMMETRY,
+        ),
+    ] = None,
     start_from: Annotated[
         Path | None,
         typer.Option(
@@ -238,6 +259,8 @@ def generate(
         samples=samples,
         split=split,
         limit=limit,
+        space_group=space_group,
+        templates=None if templates is None else str(templates),
         start_from=None if start_from is None else str(start_from),
         strength=strength,
         fix_sites=fix_sites,

@@ -189,7 +189,7 @@ def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int |
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
     collected = Collected()
-    with _ledger(ledger, header=True) as write, _bar(progress, total) as advance:
+    with _ledger(ledger, header=True) as write, progress_bar(progress, total) as advance:
         for prepared in _map(chunks, rules, jobs):
             write(prepared.refused)
             collected.add(prepared)
@@ -248,7 +248,7 @@ def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
 
 
 @contextmanager
-def _bar(progress: bool, total: int | None) -> Iterator[Any]:
+def progress_bar(progress: bool, total: int | None, what: str = "preparing") -> Iterator[Any]:
     """A function to tell how many rows are done; draws a bar on the error stream of a terminal only."""
     if not (progress and sys.stderr.isatty()):
         yield lambda rows: None
@@ -256,7 +256,7 @@ def _bar(progress: bool, total: int | None) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("preparing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total, rate="")
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from crystalsmith.diffusion.composition import CountBounds, remask
-from crystalsmith.elements import MASK
+from crystalsmith.elements import MASK, symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.compositions import Compositions, make_compositions
 from crystalsmith.generation.num_atoms import Histogram, check_histogram, draw_num_atoms, parse_num_atoms
 from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
+from crystalsmith.generation.space_groups import Arrangement, Counts, SpaceGroups, make_space_groups
 from crystalsmith.generation.start import Start, make_start
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
@@ -50,6 +51,7 @@ class Request:
         start: crystals to start from.
         targets: properties that the crystals shall have.
         compositions: exact compositions, taken in turn.
+        space_groups: which symmetry the crystals keep; with ``sizes_asked``, in numbers of atoms as in ``num_atoms``.
     """
 
     num: int
@@ -65,9 +67,13 @@ class Request:
     start: Start | None = None
     targets: Targets | None = None
     compositions: Compositions | None = None
+    space_groups: SpaceGroups | None = None
+    sizes_asked: bool = False
 
     def sizes(self, indices: Sequence[int]) -> Tensor:
         """``(B,)`` int64, the number of atoms of crystals ``indices``."""
+        if self.space_groups is not None:
+            return torch.tensor([sum(one.sizes) for one in self.arrangements(indices)], dtype=torch.int64)
         if self.compositions is not None:
             return torch.tensor(self.compositions.sizes(indices), dtype=torch.int64)
         if self.start is not None:
@@ -78,6 +84,30 @@ class Request:
         if self.rules is not None and self.rules.formula:
             return torch.tensor([u * self.rules.formula_size for u in self.rules.units(indices)], dtype=torch.int64)
         return draw_num_atoms(self.num_atoms, self.seed, torch.tensor(list(indices), dtype=torch.int64))
+
+    def arrangements(self, indices: Sequence[int]) -> list[Arrangement]:
+        """The symmetry of crystals ``indices``, where space groups are asked for."""
+        assert self.space_groups is not None
+        return [self.space_groups.arrangement(self.seed, i, *self._limits(i)) for i in indices]
+
+    def fits(self, index: int) -> bool:
+        """Whether crystal ``index`` can have one of the space groups asked for."""
+        return self.space_groups is None or bool(self.space_groups.weights(*self._limits(index)))
+
+    def _limits(self, index: int) -> tuple[Histogram | None, int, Counts]:
+        """What an arrangement must keep: numbers of atoms, fewest orbits, composition."""
+        counts = self.counts(index)
+        required = 0 if self.rules is None or counts else len(self.rules.required)
+        return self.num_atoms if self.sizes_asked and not counts else None, required, counts
+
+    def counts(self, index: int) -> Counts:
+        """Atoms of each element of crystal ``index``, empty where its composition is free."""
+        if self.compositions is not None:
+            return tuple(sorted(self.compositions.counts(index).items()))
+        if self.rules is not None and self.rules.formula:
+            units = self.rules.units([index])[0]
+            return tuple((z, units * count) for z, count in self.rules.formula)
+        return ()
 
     def bounds(self, indices: Sequence[int], num_atoms: Tensor) -> CountBounds | None:
         """The counts that crystals ``indices``, of ``num_atoms (B,)``, must keep; None where nothing is asked."""
@@ -95,8 +125,12 @@ class Request:
     def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """What was asked of crystals ``indices``, one mapping of columns each."""
         rows: list[dict[str, Any]] = [{} for _ in indices]
+        if self.space_groups is not None:
+            for row, one in zip(rows, self.arrangements(indices), strict=True):
+                row |= {"asked_space_group": one.template.number, "wyckoff_letters": one.template.letters}
         if self.targets is not None:
-            rows = list(self.targets.rows(self.seed, indices))
+            for row, targets in zip(rows, self.targets.rows(self.seed, indices), strict=True):
+                row |= targets
         if self.compositions is not None:
             for row, facts in zip(rows, self.compositions.facts(indices), strict=True):
                 row |= facts
@@ -116,10 +150,19 @@ class Request:
         # An option that is newer than the run is not there.
         fields = {f.name: values[f.name] for f in dataclasses.fields(Request) if f.name in values}
         fields["num_atoms"] = {int(n): float(w) for n, w in values["num_atoms"].items()}
-        for name, kind in (("rules", Rules), ("start", Start), ("targets", Targets), ("compositions", Compositions)):
+        for name, kind in _PARTS.items():
             if fields.get(name) is not None:
                 fields[name] = kind.from_dict(fields[name])
         return Request(**fields)
+
+
+_PARTS: dict[str, Any] = {
+    "rules": Rules,
+    "start": Start,
+    "targets": Targets,
+    "compositions": Compositions,
+    "space_groups": SpaceGroups,
+}
 
 
 def make_request(
@@ -162,7 +205,7 @@ def make_request(
     if not 0.05 <= temperature <= 20:
         raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
-    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature")}
+    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature", "space_group")}
     extra = own_settings if solver == own_solver else {}
     steering = steering or Steering()
     compositions = _compositions(model, steering, asked=num_atoms is not None)
@@ -171,8 +214,10 @@ def make_request(
         rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
     else:
         rules, start, histogram = None, None, compositions.histogram()
-    given, wanted = steering.given(), (rules, start, targets, compositions)
-    return Request(num, seed, histogram, solver, steps, precision, temperature, extra, given, *wanted)
+    groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
+    given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
+    request = Request(num, seed, histogram, solver, steps, precision, temperature, extra, given, *wanted)
+    return request if groups is None else _within_space_groups(request, steering)
 
 
 def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
@@ -208,6 +253,48 @@ def warnings_of(model: Model, request: Request) -> list[str]:
             "expect them to be worse."
         )
     return sentences
+
+
+def _space_group(
+    model: Model, wanted: Steering, solver: str, targets: Targets | None
+) -> str | int | Sequence[int] | None:
+    """The space groups asked for; the model's own choice where nothing is asked that excludes it."""
+    if wanted.space_group is not None:
+        return wanted.space_group
+    targeted = targets is not None and any(target.name == "space_group" for target in targets.targets)
+    excluded = wanted.start_from is not None or solver == "published" or targeted
+    return None if excluded else model.metadata.sampling.get("space_group")
+
+
+def _within_space_groups(request: Request, wanted: Steering) -> Request:
+    """The request, of its formula units only those that fit its space groups if it named none.
+
+    Raises:
+        InputError: if a crystal of the request cannot have them.
+    """
+    if request.start is not None:
+        raise InputError("--space-group and --start-from exclude one another; leave one of them out.")
+    if request.solver == "published":
+        raise InputError("--solver published does not keep a space group; choose another solver.")
+    period = 1
+    if request.compositions is not None:
+        period = sum(len(units) for units in request.compositions.units)
+    elif request.rules is not None and request.rules.formula:
+        period = len(request.rules.formula_units)
+        fitting = tuple(unit for i, unit in enumerate(request.rules.formula_units) if request.fits(i))
+        if wanted.formula_units is None and fitting:
+            return dataclasses.replace(request, rules=dataclasses.replace(request.rules, formula_units=fitting))
+    for index in range(min(period, request.num)):
+        if request.fits(index):
+            continue
+        counts = request.counts(index)
+        formula = "".join(f"{symbol(z)}{n if n > 1 else ''}" for z, n in counts)
+        what = f"has the composition {formula}" if counts else "has the number of atoms and the elements asked for"
+        raise InputError(
+            f"No known crystal of space group {wanted.space_group} {what}; choose another "
+            f"{'composition' if counts else '--num-atoms'} or --space-group any."
+        )
+    return request
 
 
 def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions | None:

@@ -16,8 +16,10 @@ from crystalsmith.diffusion.composition import remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
 from crystalsmith.diffusion.noise import Noise
+from crystalsmith.diffusion.orbit_counts import CountedProcess
 from crystalsmith.diffusion.process import Process
 from crystalsmith.diffusion.solvers import PRIOR, WARPS, resampled, schedule
+from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.generation.request import Request
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def set_up(
     model: Model, request: Request, indices: Sequence[int], num_atoms: Tensor, noise: Noise, device: torch.device
 ) -> Setting:
     """The setting of crystals ``indices``, of ``num_atoms (B,)``, on the device of ``noise``."""
+    if request.space_groups is not None:
+        return _symmetric(model.process, request, indices, num_atoms, noise, device)
     process, start = model.process, request.start
     times, draw = request_times(request, device), noise.at(0, PRIOR)
     sizes, fixed = num_atoms.to(device), torch.zeros(int(num_atoms.sum()), dtype=torch.int64, device=device)
@@ -98,6 +102,27 @@ def set_up(
     if start is not None:
         first = remask(bounds, first.to("cpu"), fixed.cpu()).to(device)
     return Setting(ConstrainedProcess(process.config, bounds.to(device), fixed), first, times, given)
+
+
+def _symmetric(
+    process: Process, request: Request, indices: Sequence[int], num_atoms: Tensor, noise: Noise, device: torch.device
+) -> Setting:
+    """The setting of crystals that keep their space groups; rules on elements hold for orbits."""
+    chosen = request.arrangements(indices)
+    symmetry = Symmetry.collate([one.sites for one in chosen]).to(device)
+    base, known = process, None
+    if not process.corrupts_species:
+        known = torch.tensor([z for one in chosen for z in one.numbers()], device=device)
+    elif all(one.counts for one in chosen):
+        sizes = torch.tensor([size for one in chosen for size in one.sizes])
+        base = CountedProcess(process.config, sizes, [one.counts for one in chosen])
+    elif request.rules is not None:
+        orbits = torch.tensor([len(one.sizes) for one in chosen])
+        free = torch.zeros(int(orbits.sum()), dtype=torch.int64, device=device)
+        base = ConstrainedProcess(process.config, request.rules.bounds(orbits).to(device), free)
+    restricted = SymmetricProcess(base, symmetry)
+    first = restricted.prior(num_atoms.to(device), noise.at(0, PRIOR), known)
+    return Setting(restricted, first, request_times(request, device), None)
 
 
 def _elements(request: Request, fixed: Tensor, indices: Sequence[int], num_atoms: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ class Steering:
         compositions: a table with a column ``formula``, a prepared data set, or formulas, taken in turn.
         samples: crystals of each composition.
         split, limit: which rows of the prepared data set (``test``), and how many of the compositions.
+        space_group: numbers, ranges (``"195-230"``), crystal systems (``cubic``) or ``any``: the symmetry is kept
+            exactly, on Wyckoff positions drawn as known crystals have them.
+        templates: file of Wyckoff templates to draw from, in place of those of the package.
         start_from: file of a crystal (or several, taken in turn) to start from.
         strength: the time in (0, 1] that it is noised to: near 0 its relatives, 1 nothing of it but what is kept.
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
@@ -48,6 +51,8 @@ class Steering:
     samples: int | None = None
     split: str | None = None
     limit: int | None = None
+    space_group: str | int | Sequence[int] | None = None
+    templates: str | None = None
     start_from: str | None = None
     strength: float | None = None
     fix_sites: str | Sequence[int] | None = None

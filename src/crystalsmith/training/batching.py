@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
-_ORDER, _TIMES = 0, 1  # what a random generator is for
+_ORDER, _TIMES, _SYMMETRY = 0, 1, 2  # what a random generator is for
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:
@@ -86,6 +86,12 @@ def draw_times(size: int, seed: int, step: int, stratified: bool, first: float =
     if stratified:
         uniform = (rng.permutation(size) + uniform) / size
     return (first + (1.0 - first) * uniform).astype(np.float32)
+
+
+def draw_symmetric(size: int, seed: int, step: int, share: float) -> NDArray[np.bool_]:
+    """Which crystals ``(size,)`` of one optimiser step are noised within their space group."""
+    rng = np.random.default_rng([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, _SYMMETRY, step])
+    return rng.random(size) < share
 
 
 def fixed_times(size: int, first: float = 1e-5) -> NDArray[np.float32]:

@@ -34,6 +34,8 @@ class DataSettings:
         stratified_times: spread the times of a batch evenly over (0, 1) (lower variance) instead of independently.
         num_workers: threads that prepare batches ahead; 0 = in the training thread.
         on_device: keep the whole training set on the device.
+        symmetric_share: of the crystals, drawn anew each step, that are noised within their space group, as they will
+            be where a space group is asked for; needs ``crystalsmith data symmetry``.
     """
 
     batch_size: int = 512
@@ -43,6 +45,7 @@ class DataSettings:
     stratified_times: bool = False
     num_workers: int = 1
     on_device: bool = False
+    symmetric_share: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "data.batch_size must be at least 1.")
@@ -55,6 +58,7 @@ class DataSettings:
         )
         require(self.bucket_batches >= 1, "data.bucket_batches must be at least 1.")
         require(self.num_workers >= 0, "data.num_workers must not be negative.")
+        require(0 <= self.symmetric_share <= 1, "data.symmetric_share must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)

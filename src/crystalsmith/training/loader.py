@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crystalsmith.crystals import CrystalBatch
+from crystalsmith.data.sites import open_sites
+from crystalsmith.diffusion.symmetric import Symmetry
 from crystalsmith.training.batching import (
     Rows,
+    draw_symmetric,
     draw_times,
     epoch_batches,
     fixed_times,
@@ -46,6 +49,7 @@ class Pass:
         t: ``(B,)`` float32, their times.
         weight: 1, or 0 for a crystal that only keeps an idle device in step.
         conditions: their labels by property.
+        symmetry: within which they are noised; None = freely.
     """
 
     crystals: CrystalBatch
@@ -53,11 +57,13 @@ class Pass:
     t: Tensor
     weight: float = 1.0
     conditions: dict[str, Tensor] = field(default_factory=dict)
+    symmetry: Symmetry | None = None
 
     def to(self, device: torch.device) -> Pass:
         """The pass on a device."""
         labels = {name: value.to(device) for name, value in self.conditions.items()}
-        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight, labels)
+        symmetry = None if self.symmetry is None else self.symmetry.to(device)
+        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight, labels, symmetry)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class StepSource:
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         self.num_atoms = np.asarray(dataset.num_atoms)[self.rows].astype(np.int64)
         self.labels = getattr(dataset, "conditions", None)
+        self.sites = None if settings.symmetric_share == 0 else open_sites(dataset)
         self.dataset: Crystals = DeviceCrystals(dataset, self.rows, self.device) if settings.on_device else dataset
         self.steps_per_epoch = steps_per_epoch(len(self.rows), settings.batch_size)
         self.waited = 0.0
@@ -119,6 +126,10 @@ class StepSource:
         settings = self.settings
         cuts = micro_batches(self.num_atoms[mine], settings.micro_batch_size, settings.max_atoms_per_batch)
         passes = [make_pass(self.dataset, self.rows[mine[cut]], times[cut], weight, self.labels) for cut in cuts]
+        if self.sites is not None:
+            chosen = draw_symmetric(len(batch), self.seed, index, settings.symmetric_share)[share]
+            tables = [Symmetry.from_arrays(self.sites.batch(self.rows[mine[cut]], chosen[cut])) for cut in cuts]
+            passes = [replace(one, symmetry=table) for one, table in zip(passes, tables, strict=True)]
         return Step(index, passes, len(batch))
 
     def iterate(self, first: int) -> Generator[Step, None, None]:

@@ -11,6 +11,7 @@ from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import CrystalNoise, crystal_uniform
 from crystalsmith.diffusion.process import Losses, Process
+from crystalsmith.diffusion.symmetric import SymmetricProcess
 from crystalsmith.training.config import Dropout
 from crystalsmith.training.labels import drop
 from crystalsmith.training.loader import Pass
@@ -77,6 +78,8 @@ def pass_losses(
     The noise of a crystal is a function of (seed, row, step), so that a step is the same however it is cut into
     passes and devices, and a resumed run draws what the uninterrupted one would have drawn.
     """
+    if one.symmetry is not None:
+        process = SymmetricProcess(process, one.symmetry)
     draw = CrystalNoise(seed, one.rows, one.crystals.num_atoms).at(step, 0)
     noisy = process.corrupt(one.crystals, one.t, draw)
     conditions = one.conditions

@@ -1,0 +1,178 @@
+"""The symmetry of every crystal of a prepared data set, found once and kept beside it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalsmith.data.dataset import CrystalDataset
+from crystalsmith.errors import InputError
+
+if TYPE_CHECKING:
+    from crystalsmith.wyckoff import Sites, Template
+
+FILE, TEMPLATES = "symmetry.npz", "templates.json"
+_CHUNK = 256
+
+Found = tuple["Template", dict[str, tuple[float, ...]], "Sites"]
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The sites (:class:`crystalsmith.wyckoff.Sites`) of C crystals with N atoms in all.
+
+    Attributes:
+        offsets: ``(C + 1,)``, the atoms of each crystal.
+        first: ``(N,)``, counted within the crystal.
+        slope, back: ``(N, 3, 3)`` float32.
+        rotation_offsets: ``(C + 1,)``, the operations of each crystal.
+        rotations: ``(G, 3, 3)`` int8.
+    """
+
+    offsets: NDArray[np.int64]
+    first: NDArray[np.int64]
+    slope: NDArray[np.float32]
+    back: NDArray[np.float32]
+    rotation_offsets: NDArray[np.int64]
+    rotations: NDArray[np.int8]
+
+    def batch(self, rows: NDArray[np.int64], keep: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+        """The arrays of a ``diffusion.symmetric.Symmetry`` of a batch of rows, by name.
+
+        Crystals that are not to ``keep`` their symmetry count as of none.
+        """
+        atoms, crystal = _ranges(self.offsets, rows)
+        starts = np.cumsum(np.diff(self.offsets)[rows]) - np.diff(self.offsets)[rows]
+        keeps = keep[crystal]
+        first = np.where(keeps, self.first[atoms] + starts[crystal], np.arange(len(atoms)))
+        eye = np.eye(3, dtype=np.float32)
+        slope, back = (np.where(keeps[:, None, None], x[atoms], eye) for x in (self.slope, self.back))
+        operations, owner = _ranges(self.rotation_offsets, rows)
+        # The first operation of each crystal is the identity.
+        wanted = keep[owner] | (np.diff(owner, prepend=-1) > 0)
+        rotations = self.rotations[operations[wanted]].astype(np.float32)
+        return {
+            "first": first,
+            "slope": slope,
+            "back": back,
+            "offset": np.zeros((len(atoms), 3), dtype=np.float32),
+            "rotations": rotations,
+            "crystal": owner[wanted],
+            "owner": crystal,
+        }
+
+
+def _ranges(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The entries of some rows, one row after the other, and which of the rows each is of."""
+    count = np.diff(offsets)[rows]
+    owner = np.repeat(np.arange(len(rows)), count)
+    starts = np.cumsum(count) - count
+    return np.arange(int(count.sum())) - starts[owner] + offsets[rows][owner], owner
+
+
+def open_sites(dataset: Any) -> SiteTable:
+    """The table that :func:`find_sites` left with a prepared data set.
+
+    Raises:
+        InputError: if there is none, or it is of other data.
+    """
+    dataset = getattr(dataset, "dataset", dataset)  # labelled
+    path = Path(dataset.path) / FILE
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            table = SiteTable(**{name: data[name] for name in SiteTable.__dataclass_fields__})
+    except FileNotFoundError:
+        raise InputError(
+            f"{path.parent} does not hold the symmetry of its crystals; run 'crystalsmith data symmetry {path.parent}'."
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(f"{path} is damaged ({error}); run 'crystalsmith data symmetry' again.") from None
+    if not np.array_equal(table.offsets, dataset.offsets):
+        raise InputError(f"{path} is of other data; run 'crystalsmith data symmetry' again.")
+    return table
+
+
+def find_sites(
+    dataset: CrystalDataset, jobs: int = 0, *, source: str = "", progress: Callable[[int], None] = lambda rows: None
+) -> tuple[int, int]:
+    """Find the symmetry of every crystal; write it, and the templates of the training crystals, beside the data.
+
+    A crystal without a symmetry that holds together keeps none.
+
+    Args:
+        dataset: a prepared data set.
+        jobs: processes, 0 = one per core.
+        source: what the file of templates says about its origin; the name of the data if empty.
+        progress: hears how many crystals more are done.
+
+    Returns:
+        Crystals with more symmetry than their lattice, and templates.
+    """
+    from crystalsmith.wyckoff import count_templates
+
+    rows = dataset.rows()
+    tasks = [(dataset, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
+    found: list[Found | None] = []
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(_find_some, tasks):
+            found += part
+            progress(len(part))
+    sites = [_none(int(n)) if one is None else one[2] for one, n in zip(found, dataset.num_atoms, strict=True)]
+    orders = [len(one.rotations) for one in sites]
+    table = SiteTable(
+        offsets=np.asarray(dataset.offsets),
+        first=np.concatenate([one.first for one in sites]),
+        slope=np.concatenate([one.slope for one in sites]).astype(np.float32),
+        back=np.concatenate([one.back for one in sites]).astype(np.float32),
+        rotation_offsets=np.concatenate([[0], np.cumsum(orders)]),
+        rotations=np.concatenate([_identity_first(one.rotations) for one in sites]).astype(np.int8),
+    )
+    counted = [found[row] for row in dataset.rows("train")]
+    origin = source or f"training crystals of {dataset.path.name}"
+    templates = count_templates((None if one is None else one[:2] for one in counted), origin)
+    arrays = {name: getattr(table, name) for name in SiteTable.__dataclass_fields__}
+    _write(dataset.path / FILE, lambda path: np.savez_compressed(path, **arrays))
+    _write(dataset.path / TEMPLATES, lambda path: path.write_text(templates.to_json(), encoding="utf-8"))
+    return sum(order > 1 for order in orders), len(templates.counts)
+
+
+def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Found | None]:
+    from crystalsmith.wyckoff import template_of
+
+    dataset, rows = task
+    found = []
+    for row in rows:
+        atoms = slice(dataset.offsets[row], dataset.offsets[row + 1])
+        frac, cell = np.array(dataset.frac_coords[atoms], dtype=float), np.array(dataset.cell[row], dtype=float)
+        found.append(template_of(frac, cell, dataset.atomic_numbers[atoms].astype(np.int64)))
+    return found
+
+
+def _none(size: int) -> Sites:
+    from crystalsmith.wyckoff import Sites
+
+    eye = np.tile(np.eye(3), (size, 1, 1))
+    identity = np.eye(3, dtype=np.int64)[None]
+    return Sites(np.arange(size), eye, eye.copy(), np.zeros((size, 3)), identity)
+
+
+def _identity_first(rotations: NDArray[np.int64]) -> NDArray[np.int64]:
+    identity = (rotations == np.eye(3, dtype=np.int64)).all((1, 2))
+    return rotations[np.argsort(~identity, kind="stable")]
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

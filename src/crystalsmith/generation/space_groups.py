@@ -1,0 +1,231 @@
+"""What a request says about symmetry: space groups, each crystal's Wyckoff template, who stands on its orbits."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crystalsmith.diffusion.noise import crystal_uniform
+from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
+from crystalsmith.errors import InputError
+from crystalsmith.wyckoff import Sites, Template, Templates, bundled_templates, read_templates
+
+CRYSTAL_SYSTEMS = {
+    "triclinic": (1, 2),
+    "monoclinic": (3, 15),
+    "orthorhombic": (16, 74),
+    "tetragonal": (75, 142),
+    "trigonal": (143, 167),
+    "hexagonal": (168, 194),
+    "cubic": (195, 230),
+}
+"""First and last space group of each crystal system."""
+
+FREE = "free"
+"""Asks for no space group, where a model's own choice is another."""
+
+FIELD_TEMPLATE, FIELD_ELEMENTS = 1024, 1025
+"""Fields of a crystal's random stream: its template; which elements stand on which orbits."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The symmetry of one crystal before it is made.
+
+    Attributes:
+        template: its orbits.
+        sites: where their atoms may stand.
+        sizes: atoms of each orbit.
+        counts: the composition where it is given, or empty.
+        uniform: the number that decides which way it falls on the orbits, where no model does.
+    """
+
+    template: Template
+    sites: Sites
+    sizes: tuple[int, ...]
+    counts: Counts = ()
+    uniform: float = 0.0
+
+    def numbers(self) -> list[int]:
+        """The element of each atom for a model that is given them: of all ways to place them each is equally likely."""
+        elements = assign(self.sizes, self.counts, self.uniform)
+        return [z for z, size in zip(elements, self.sizes, strict=True) for _ in range(size)]
+
+
+@dataclass(frozen=True)
+class SpaceGroups:
+    """The space groups that the crystals of a request may have.
+
+    Attributes:
+        numbers: 1 to 230, or empty for any.
+        file: of the templates, or empty for those of the package.
+    """
+
+    numbers: tuple[int, ...] = ()
+    file: str = ""
+
+    @property
+    def templates(self) -> Templates:
+        """What the arrangements are drawn from."""
+        return _templates(self.file)
+
+    def weights(self, sizes: Mapping[int, float] | None, orbits: int, counts: Counts) -> dict[Template, float]:
+        """Templates that fit, with their weights: how many known crystals have them.
+
+        Args:
+            sizes: number of atoms to weight, or None for any number.
+            orbits: fewest orbits.
+            counts: the composition that must fit on whole orbits, or empty.
+        """
+        return _weights(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
+
+    def arrangement(
+        self, seed: int, index: int, sizes: Mapping[int, float] | None, orbits: int, counts: Counts
+    ) -> Arrangement:
+        """What crystal ``index`` gets; arguments as in :meth:`weights`, of which one at least must fit.
+
+        Templates are drawn as often as known crystals have them.
+        """
+        found, cumulative = _table(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
+        place = torch.tensor([index])
+        drawn = float(crystal_uniform(seed, place, FIELD_TEMPLATE)) * cumulative[-1]
+        template = found[min(bisect.bisect_right(cumulative, drawn), len(found) - 1)]
+        orbit_sizes = self.templates.orbit_sizes(template)
+        uniform = float(crystal_uniform(seed, place, FIELD_ELEMENTS))
+        return Arrangement(template, self.templates.sites(template), orbit_sizes, counts, uniform)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
+        """The space groups that ``dataclasses.asdict`` and JSON made plain."""
+        return SpaceGroups(tuple(int(n) for n in values["numbers"]), str(values["file"]))
+
+
+def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None) -> SpaceGroups | None:
+    """Checked space groups, or None where nothing is asked.
+
+    Args:
+        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, ``any``, or
+            ``free`` for none.
+        file: of templates, None for those of the package.
+
+    Raises:
+        InputError: if it is none of these, or no known crystal has such a space group.
+    """
+    if asked is None or asked == FREE:
+        if file is not None:
+            raise InputError("--templates says what --space-group draws from; give that too, for example any.")
+        return None
+    parts = [str(asked)] if isinstance(asked, int) else asked.split(",") if isinstance(asked, str) else map(str, asked)
+    numbers: set[int] = set()
+    for part in parts:
+        numbers |= _numbers(part.strip().lower())
+    groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), "" if file is None else str(file))
+    if not groups.weights(None, 0, ()):
+        known = sorted({t.number for t in groups.templates.counts})
+        raise InputError(
+            f"No known crystal has the space group {asked}; there are templates of {len(known)} space groups "
+            f"({_ranges(known)}). Choose among these, or give --templates made from your data."
+        )
+    return groups
+
+
+def _numbers(text: str) -> set[int]:
+    if text == "any":
+        return set(range(1, 231))
+    low, dash, high = (part.strip() for part in text.partition("-"))
+    if text in CRYSTAL_SYSTEMS:
+        first, last = CRYSTAL_SYSTEMS[text]
+    elif low.isdigit() and (not dash or high.isdigit()):
+        first, last = int(low), int(high if dash else low)
+    else:
+        raise InputError(
+            f"--space-group {text!r} is not a space group; write a number (225), a range (195-230), a crystal system "
+            f"({', '.join(CRYSTAL_SYSTEMS)}), any or free."
+        )
+    if not 1 <= first <= last <= 230:
+        raise InputError(f"--space-group {text} lies outside 1 to 230; write for example 225 or 195-230.")
+    return set(range(first, last + 1))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers in short: ``1-5, 8``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
+
+
+@lru_cache(maxsize=8)
+def _templates(file: str) -> Templates:
+    return read_templates(Path(file)) if file else bundled_templates()
+
+
+@lru_cache(maxsize=4096)
+def _weights(
+    groups: SpaceGroups, sizes: tuple[tuple[int, float], ...] | None, orbits: int, counts: Counts
+) -> dict[Template, float]:
+    templates, wanted = groups.templates, None if sizes is None else dict(sizes)
+    numbers = set(groups.numbers)
+    found = [t for t in templates.counts if (not numbers or t.number in numbers) and len(t.letters) >= orbits]
+    if wanted is not None:
+        found = [t for t in found if wanted.get(templates.size(t), 0.0) > 0]
+    if counts:
+        total = sum(n for _, n in counts)
+        found = [t for t in found if templates.size(t) == total and _ways(templates.orbit_sizes(t), counts)]
+    weights = {t: float(templates.counts[t]) for t in found}
+    if not numbers:
+        # Where no known arrangement fits, every atom stands where it likes.
+        asked = [sum(n for _, n in counts)] if counts else [n for n, share in sizes or () if share > 0 and n >= orbits]
+        missing = set(asked) - {templates.size(t) for t in weights}
+        weights |= {Template(1, "a" * n, (1, 0, 0, 0, 1, 0, 0, 0, 1)): 1.0 for n in sorted(missing)}
+    if wanted is None:
+        return weights
+    # The numbers of atoms are as asked; within a number, templates are as common as in known crystals.
+    totals: dict[int, float] = {}
+    for t, weight in weights.items():
+        totals[templates.size(t)] = totals.get(templates.size(t), 0.0) + weight
+    return {t: weight * wanted[templates.size(t)] / totals[templates.size(t)] for t, weight in weights.items()}
+
+
+@lru_cache(maxsize=4096)
+def _table(
+    groups: SpaceGroups, sizes: tuple[tuple[int, float], ...] | None, orbits: int, counts: Counts
+) -> tuple[list[Template], list[float]]:
+    weights = _weights(groups, sizes, orbits, counts)
+    return list(weights), list(accumulate(weights.values()))
+
+
+@lru_cache(maxsize=65536)
+def _ways(orbits: tuple[int, ...], counts: Counts) -> float:
+    """In how many ways orbits of these sizes take one element each so that the counts come out."""
+    found = Ways(orbits, counts, _equally)
+    return found.total(0, found.start)
+
+
+def _equally(orbit: int, element: int) -> float:
+    return 1.0
+
+
+def assign(orbits: tuple[int, ...], counts: Counts, uniform: float) -> tuple[int, ...]:
+    """One of all the ways, each equally likely: the element of each orbit."""
+    found = Ways(orbits, counts, _equally)
+    left, elements = found.start, []
+    rank = uniform * found.total(0, left)
+    for i, size in enumerate(orbits):
+        options = found.options(i, left)
+        while rank >= options[0][0] and len(options) > 1:
+            rank -= options.pop(0)[0]
+        place = options[0][1]
+        elements.append(found.elements[place])
+        left = less(left, place, size)
+    return tuple(elements)

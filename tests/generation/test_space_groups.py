@@ -1,0 +1,143 @@
+"""Laws of requests with space groups: whatever the network, every crystal has the symmetry that was asked for."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from crystalsmith.checkpoints.model import Model
+from crystalsmith.checkpoints.store import load_model
+from crystalsmith.diffusion.process import Process
+from crystalsmith.errors import InputError
+from crystalsmith.generation import sampler
+from crystalsmith.generation.progress import Silent
+from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.run import Options, generate
+from crystalsmith.generation.space_groups import _ways, assign, make_space_groups
+from crystalsmith.generation.steering import Steering
+from crystalsmith.symmetry import space_group
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model(untrained):
+    return load_model(untrained)
+
+
+def crystals(model, num, num_atoms=None, solver="ancestral", **steering):
+    request = make_request(model, num=num, steps=3, num_atoms=num_atoms, solver=solver, steering=Steering(**steering))
+    made = list(sampler.finished_batches(model, request, CPU, Silent(), batch_size=16))
+    return request, [crystal for item in made for crystal in item.batch.crystals()]
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "multistep", "heun", "predictor_corrector"])
+def test_an_untrained_network_keeps_the_space_group(model, solver) -> None:
+    request, made = crystals(model, 24, solver=solver, space_group="75-230")
+    kept = collections.Counter()
+    for one, (frac, cell, numbers) in zip(request.arrangements(range(24)), made, strict=True):
+        assert len(numbers) == sum(one.sizes)
+        orbits = {tuple(numbers[one.sites.first == k]) for k in set(one.sites.first.tolist())}
+        assert all(len(set(orbit)) == 1 for orbit in orbits)
+        # One element per orbit: neighbours that happen to be alike must not count as more symmetry.
+        marked = np.unique(one.sites.first, return_inverse=True)[1] + 1
+        kept[space_group(frac, cell, marked.astype(np.int64), 0.01) == one.template.number] += 1
+    # Orbits that an untrained network puts on top of one another, or flat cells, defeat the search.
+    assert kept[True] >= 20
+
+
+def test_sizes_elements_and_space_groups_hold_together(model) -> None:
+    request, made = crystals(model, 32, "4-8", space_group="cubic,62", chemical_system="Li-Fe-O", require_all=True)
+    for one, (_, _, numbers) in zip(request.arrangements(range(32)), made, strict=True):
+        assert one.template.number == 62 or one.template.number >= 195
+        assert len(numbers) in {4, 7}  # the model's own numbers within the range
+        assert set(numbers.tolist()) == {3, 8, 26}
+
+
+def test_formulas_fall_on_whole_orbits(model) -> None:
+    for task in ("generate", "csp"):
+        process = Process(dataclasses.replace(model.process.config, task=task))
+        _, made = crystals(Model(model.network, process, model.metadata), 12, formula="Li2O", space_group="any")
+        for _, _, numbers in made:
+            count = collections.Counter(numbers.tolist())
+            assert count[3] == 2 * count[8] > 0
+
+
+def test_every_way_of_placing_a_composition_is_equally_likely() -> None:
+    orbits, counts = (1, 1, 2, 2), ((3, 3), (8, 3))
+    assert _ways(orbits, counts) == 4
+    seen = collections.Counter(assign(orbits, counts, (k + 0.5) / 400) for k in range(400))
+    assert set(seen.values()) == {100}
+    for elements in seen:
+        assert sum(n for n, z in zip(orbits, elements, strict=True) if z == 3) == 3
+    assert _ways((2, 2), ((3, 3), (8, 1))) == 0
+
+
+def test_templates_are_drawn_as_often_as_they_were_seen() -> None:
+    groups = make_space_groups("225", None)
+    known = groups.templates
+    weights = groups.weights(None, 0, ())
+    drawn = collections.Counter(groups.arrangement(3, i, None, 0, ()).template for i in range(2000))
+    commonest = max(weights, key=weights.__getitem__)
+    share = weights[commonest] / sum(weights.values())
+    assert drawn[commonest] / 2000 == pytest.approx(share, abs=4 * (share * (1 - share) / 2000) ** 0.5)
+    sized = groups.weights({4: 3.0, 10: 1.0}, 0, ())
+    totals = collections.Counter()
+    for template, weight in sized.items():
+        totals[known.size(template)] += weight
+    assert dict(totals) == pytest.approx({4: 3.0, 10: 1.0})
+
+
+def test_a_request_survives_json_and_a_crystal_depends_on_its_index_alone(model) -> None:
+    import json
+
+    request = make_request(model, num=9, steps=3, solver="ancestral", steering=Steering(space_group="cubic"))
+    again = Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert again.arrangements([5])[0].template == request.arrangements([5])[0].template
+    alone = sampler.sample_batch(model, again, [5], CPU)
+    together = sampler.sample_batch(model, request, range(9), CPU).select([5])
+    torch.testing.assert_close(alone.frac_coords, together.frac_coords, atol=1e-4, rtol=0)
+    assert torch.equal(alone.atomic_numbers, together.atomic_numbers)
+
+
+@pytest.mark.parametrize(
+    ("steering", "message"),
+    [
+        ({"space_group": "0"}, "outside 1 to 230"),
+        ({"space_group": "wrong"}, "crystal system"),
+        ({"space_group": "225", "formula": "LiFePO4", "formula_units": 1}, "No known crystal"),
+        ({"templates": "x.json"}, "--space-group"),
+        ({"space_group": "any", "templates": "missing.json"}, "data symmetry"),
+    ],
+)
+def test_impossible_requests_are_one_sentence(model, steering, message) -> None:
+    with pytest.raises(InputError, match=message):
+        make_request(model, num=4, steering=Steering(**steering))
+
+
+def test_the_table_says_what_was_asked(untrained, tmp_path) -> None:
+    options = Options(
+        model=str(untrained), num=3, device="cpu", steps=2, solver="ancestral", steering=Steering(space_group="221")
+    )
+    generate(tmp_path / "out", options)
+    with (tmp_path / "out" / "crystals.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["asked_space_group"] for row in table} == {"221"}
+    assert all(row["wyckoff_letters"] for row in table)
+
+
+def test_a_model_may_choose_for_itself(model) -> None:
+    chosen = dataclasses.replace(model.metadata, sampling={**model.metadata.sampling, "space_group": "any"})
+    own = Model(model.network, model.process, chosen)
+    assert make_request(own, num=2).space_groups is not None
+    assert make_request(own, num=2, solver="published").space_groups is None
+    assert make_request(own, num=2, steering=Steering(space_group="free")).space_groups is None
+    assert make_request(model, num=2).space_groups is None
+    # Sizes that no template has are free.
+    large = make_request(own, num=2, num_atoms="40", steering=Steering(space_group="any"))
+    assert [one.template.letters for one in large.arrangements([0])] == ["a" * 40]
