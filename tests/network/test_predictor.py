@@ -46,3 +46,18 @@ def test_the_value_belongs_to_the_crystal_and_not_to_its_description() -> None:
     np.testing.assert_allclose(value(network, *others), plain, atol=1e-5)
     assert abs(value(network, (frac, 1.1 * cell, numbers))[0] - plain) > 1e-4
     assert abs(value(network, (frac, cell, np.array([11, 8, 8, 26])))[0] - plain) > 1e-4
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients() -> None:
+    rng = np.random.default_rng(1)
+    cells = [4.0 * np.eye(3) + 0.3 * rng.standard_normal((3, 3)) for _ in range(2)]
+    batch = batch_of([(rng.random((3, 3)), cell, np.array([3, 8, 26])) for cell in cells])
+    gradients = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        network = PropertyNetwork(SMALL)
+        network.checkpoint_activations = again
+        network(batch).square().sum().backward()
+        gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)

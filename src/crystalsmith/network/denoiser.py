@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
@@ -28,6 +27,7 @@ from crystalsmith.network.gemnet import (
     LatticeEmbedding,
     LatticeHead,
 )
+from crystalsmith.network.layers import recomputed
 
 
 @dataclass(frozen=True)
@@ -139,20 +139,17 @@ class GemNetDenoiser(Conditioned):
         cosines = _lattice_cosines(start, edges, direction)
         h = self._embed_atoms(start, t, embedded)
         m = self.lattice(self.edges(h, radial, edges), cosines)
-        force, stress = self._often(self._heads, 0, m, basis)
+        again = self.checkpoint_activations
+        force, stress = recomputed(again, self._heads, 0, m, basis)
         if copies > 1:
             edges, basis, direction = edges.repeat(copies), basis.repeat(copies), direction.repeat(copies, 1)
             h, m, force, stress = h.repeat(copies, 1), m.repeat(copies, 1), force.repeat(copies), stress.repeat(copies)
         for index in range(len(self.blocks)):
-            h, m, more_force, more_stress = self._often(self._round, index, batch, h, m, basis, edges, embedded)
+            h, m = recomputed(again, self._round, index, batch, h, m, basis, edges, embedded)
+            # Apart from the block, so that the backward pass holds what only one of the two made.
+            more_force, more_stress = recomputed(again, self._heads, index + 1, m, basis)
             force, stress = force + more_force, stress + more_stress
         return self._read_out(batch, h, force, stress, direction, edges)
-
-    def _often(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """A part of the forward pass, run once or, if activations are not kept, again in the backward pass."""
-        if self.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
-        return function(*arguments)
 
     def _heads(self, index: int, m: Tensor, basis: EdgeBasis) -> tuple[Tensor, Tensor]:
         return self.force_heads[index](m, basis), self.lattice_heads[index](m, basis)
@@ -166,13 +163,12 @@ class GemNetDenoiser(Conditioned):
         basis: EdgeBasis,
         edges: EdgeTable,
         embedded: dict[str, tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One block and the heads that read its edges."""
+    ) -> tuple[Tensor, Tensor]:
+        """One block, with what it is told of the crystal and the conditions."""
         if self.context is not None:
             h = h + self.context.share(index, batch, h)
         h = self.adapt(h, index, batch, embedded)
-        h, m = self.blocks[index](h, m, basis, edges)
-        return h, m, *self._heads(index + 1, m, basis)
+        return self.blocks[index](h, m, basis, edges)
 
     def _embed_atoms(self, batch: CrystalBatch, t: Tensor, embedded: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
         width = self.config.gemnet.width

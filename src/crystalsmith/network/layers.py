@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 SILU_GAIN = 1.0 / 0.6
 _HALF = 0.5**0.5
@@ -49,6 +50,16 @@ def scaled_silu(x: Tensor) -> Tensor:
 def half_sum(x: Tensor, y: Tensor) -> Tensor:
     """(x + y) / sqrt(2)."""
     return (x + y).mul_(_HALF)
+
+
+def recomputed(wanted: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+    """A part of a forward pass; if wanted, what it makes for the gradient is made again in the backward pass.
+
+    Only its arguments and results then stay in memory between the two passes.
+    """
+    if wanted and torch.is_grad_enabled():
+        return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return function(*arguments)
 
 
 def stack(count: int, width: int) -> nn.Sequential:

@@ -13,14 +13,20 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import NUM_CLASSES
 from crystalsmith.neighbors import build_edges
 from crystalsmith.network.gemnet import BasisProjection, EdgeEmbedding, GemNetConfig, InteractionBlock
+from crystalsmith.network.layers import recomputed
 
 
 class PropertyNetwork(nn.Module):
-    """GemNet-T blocks with a readout per atom, averaged; the output is standardised."""
+    """GemNet-T blocks with a readout per atom, averaged; the output is standardised.
+
+    Attributes:
+        checkpoint_activations: in training, keep what enters each block and compute the rest again for the gradient.
+    """
 
     def __init__(self, config: GemNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_activations = False
         width = config.width
         self.species = nn.Embedding(NUM_CLASSES, width)
         nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
@@ -37,7 +43,7 @@ class PropertyNetwork(nn.Module):
         radial, basis = self.basis(edges)
         m = self.edges(h, radial, edges)
         for block in self.blocks:
-            h, m = block(h, m, basis, edges)
+            h, m = recomputed(self.checkpoint_activations, block, h, m, basis, edges)
         values = self.readout(h).squeeze(-1)
         sums = torch.zeros(batch.num_crystals, dtype=values.dtype, device=values.device)
         return sums.index_add(0, batch.batch_index, values) / batch.num_atoms

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
@@ -25,6 +24,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.network.basis import SinusoidalEncoding
 from crystalsmith.network.conditioning import ConditionConfig, Conditioned, check_keys, read_conditions
 from crystalsmith.network.context import CrystalContext
+from crystalsmith.network.layers import recomputed
 from crystalsmith.network.pairs import Pairs, build_pairs, num_scalars, traceless
 
 
@@ -154,11 +154,7 @@ class TransformerDenoiser(Conditioned):
         for index, block in enumerate(self.blocks):
             h = h + self.context.share(index, batch, h)
             h = self.adapt(h, index, batch, embedded)
-            inputs = h, e, crystal, moments, pairs, batch
-            if self.checkpoint_activations and torch.is_grad_enabled():
-                h, e, part = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
-                h, e, part = block(*inputs)
+            h, e, part = recomputed(self.checkpoint_activations, block, h, e, crystal, moments, pairs, batch)
             atoms = atoms + part
         return self._read_out(batch, h, e, moments, pairs, atoms)
 

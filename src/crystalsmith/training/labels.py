@@ -16,7 +16,7 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.computed import COMPUTED, compute
 from crystalsmith.errors import InputError
 from crystalsmith.properties import PROPERTIES, Kind, canonical_name
-from crystalsmith.training.config import Dropout
+from crystalsmith.training.config import Dropout, Recipe
 
 HULL, FORMATION = "energy_above_hull", "formation_energy_per_atom"
 
@@ -272,6 +272,15 @@ def drop(
     else:
         lost = [u < probability for u in apart]
     return {name: _blank(value, gone) for (name, value), gone in zip(conditions.items(), lost, strict=True)}
+
+
+def training_rows(dataset: Any, recipe: Recipe) -> Any:
+    """``(R,)`` int64, the rows that are trained on."""
+    rows = dataset.rows("train")
+    if recipe.conditions.rows == "all" or not recipe.conditions.properties:
+        return rows
+    labelled = [is_labelled(value) for value in dataset.conditions(rows).values()]
+    return rows[torch.stack(labelled).any(0).numpy()]
 
 
 def is_labelled(value: Tensor) -> Tensor:

@@ -171,13 +171,18 @@ def make_pass(
     return Pass(dataset.batch(rows), index, t, weight, labels(rows) if labels is not None else {})
 
 
+def spread(rows: Rows, most: int | None) -> Rows:
+    """At most so many of the rows, evenly spaced; None = all."""
+    if most is None or len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
 def validation_passes(
     dataset: Crystals, rows: Rows, max_crystals: int | None, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[tuple[Rows, NDArray[np.float32]]]:
     """Rows and times of each validation pass of one device: evenly spaced rows at a fixed grid of times."""
-    rows = np.asarray(rows, dtype=np.int64)
-    if max_crystals is not None and len(rows) > max_crystals:
-        rows = rows[np.linspace(0, len(rows) - 1, max_crystals).round().astype(np.int64)]
+    rows = spread(np.asarray(rows, dtype=np.int64), max_crystals)
     times = fixed_times(len(rows))
     order = np.argsort(-np.asarray(dataset.num_atoms)[rows].astype(np.int64), kind="stable")
     order = order[shard(len(order), rank, world_size)]

@@ -26,13 +26,13 @@ from crystalsmith.properties import canonical_name
 from crystalsmith.training.batching import Rows, micro_batches
 from crystalsmith.training.build import denoiser_config, elements_of
 from crystalsmith.training.config import Recipe, load_recipe
-from crystalsmith.training.ema import WeightAverage
 from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled
-from crystalsmith.training.loader import StepSource
+from crystalsmith.training.learner import Learner
+from crystalsmith.training.loader import Step, StepSource, spread
 from crystalsmith.training.log import Console, CsvLog, Row, duration
-from crystalsmith.training.optimizer import clip, make_optimizer
-from crystalsmith.training.run import prepare_folder, stop_on_signals
-from crystalsmith.training.schedule import LearningRate, Limits
+from crystalsmith.training.memory import spare_memory
+from crystalsmith.training.run import choose_accelerator, prepare_folder, stop_on_signals
+from crystalsmith.training.schedule import Limits
 
 DEFAULTS = (
     "model.preset=tiny",
@@ -121,27 +121,22 @@ def _sizes(recipe: Recipe) -> GemNetConfig:
 class _Fit:
     def __init__(self, dataset: Labelled, coverage: Coverage, out: Path, recipe: Recipe, console: Console) -> None:
         self.dataset, self.coverage, self.out, self.recipe, self.console = dataset, coverage, out, recipe, console
-        wanted = recipe.hardware.accelerator
-        cuda = torch.cuda.is_available() if wanted == "auto" else wanted == "cuda"
-        self.device = torch.device("cuda" if cuda else "cpu")
+        self.device = torch.device("cuda" if choose_accelerator(recipe) == "cuda" else "cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.network = PropertyNetwork(_sizes(recipe)).to(self.device)
+        if recipe.hardware.checkpoint_activations:
+            spare_memory(self.network, self.device)
         elements = elements_of(dataset.manifest)
         facts = PredictorFacts(
             coverage.name, coverage.kind, coverage.unit, coverage.mean or 0.0, coverage.std or 1.0, elements
         )
         self.predictor = Predictor(self.network, facts)
-        self.ema = (
-            None if recipe.ema.decay is None else WeightAverage(self.network, recipe.ema.decay, recipe.ema.warmup)
-        )
-        train, self.val = self._rows("train"), self._rows("val")
-        most = recipe.validation.max_crystals
-        if most is not None and len(self.val) > most:
-            self.val = self.val[np.linspace(0, len(self.val) - 1, most).round().astype(np.int64)]
+        train, self.val = self._rows("train"), spread(self._rows("val"), recipe.validation.max_crystals)
         self.baseline = self._baseline(train)
         self.source = StepSource(dataset, train, recipe.data, recipe.seed, device=self.device)
         self.limits = Limits.of(recipe.limits, self.source.steps_per_epoch)
+        self.learner = Learner(self.network, recipe, self.limits)
         self.best: float | None = None
         self.step = self.crystals = 0
         self.mean_loss = 0.0
@@ -160,18 +155,13 @@ class _Fit:
 
     def run(self, stop: Callable[[], bool]) -> Fitted:
         recipe, limits = self.recipe, self.limits
-        parameters = list(self.network.parameters())
-        optimizer = make_optimizer(parameters, recipe.optimizer)
-        rate = LearningRate(recipe.schedule, recipe.optimizer.lr, limits)
         log = CsvLog(self.out / "log.csv", COLUMNS)
         every = recipe.validation.every_steps or (recipe.validation.every_epochs or 1) * self.source.steps_per_epoch
         started, steps = time.monotonic(), self.source.iterate(0)
         seconds, interrupted = 0.0, False
         while not limits.reached(self.step, seconds) and not (interrupted := stop()):
-            lr = rate.at(self.step, seconds)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            loss = self._optimise(next(steps), optimizer, parameters)
+            lr = self.learner.begin(self.step, seconds)
+            loss = self._optimise(next(steps))
             self.mean_loss = loss if not self.mean_loss else 0.95 * self.mean_loss + 0.05 * loss
             self.step += 1
             seconds = time.monotonic() - started
@@ -186,9 +176,8 @@ class _Fit:
             self._validate(seconds)
         return Fitted(self.step, self.crystals, seconds, self.best, self.baseline, interrupted)
 
-    def _optimise(self, step: Any, optimizer: torch.optim.Optimizer, parameters: list[Any]) -> float:
+    def _optimise(self, step: Step) -> float:
         """One step on the mean absolute error of the standardised labels."""
-        self.network.train()
         total = 0.0
         for one in step.passes:
             one = one.to(self.device)
@@ -197,21 +186,15 @@ class _Fit:
             errors = (self.network(one.crystals) - target / self.predictor.facts.std).abs()
             (errors.sum() / step.batch_size).backward()
             total += float(errors.detach().sum())
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        clip(parameters, self.recipe.clipping.by, self.recipe.clipping.limit, torch.nn.utils.get_total_norm(gradients))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None:
-            self.ema.update()
+        self.learner.move(self.learner.norm())
+        self.learner.forget()
         self.crystals += step.batch_size
         return total / step.batch_size
 
     def _validate(self, seconds: float) -> float | None:
         """The error on the validation crystals; the best network is kept. Without any, the last one is."""
-        from contextlib import nullcontext
-
         self.network.eval()
-        with self.ema.in_place() if self.ema is not None else nullcontext():
+        with self.learner.averaged():
             mae = self._error() if len(self.val) else None
             if mae is None or self.best is None or mae < self.best:
                 self.best = mae

@@ -116,6 +116,14 @@ def launching_rank() -> int:
     return 0
 
 
+def choose_accelerator(recipe: Recipe) -> str:
+    """The recipe's accelerator; ``auto`` is CUDA where there is one, else the CPU."""
+    wanted = recipe.hardware.accelerator
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"  # Lightning would choose MPS on a Mac, without float64
+
+
 def make_fabric(recipe: Recipe) -> Any:
     """Lightning Fabric for the recipe's hardware.
 
@@ -127,14 +135,11 @@ def make_fabric(recipe: Recipe) -> Any:
     except ImportError:
         raise InputError("Training needs Lightning; install it with: pip install 'crystalsmith[train]'.") from None
     hardware = recipe.hardware
-    accelerator = hardware.accelerator
-    if accelerator == "auto":  # Lightning would choose MPS on a Mac, which has no float64
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     several = hardware.devices * hardware.num_nodes > 1
     strategy = hardware.strategy if hardware.strategy != "auto" else ("ddp" if several else "auto")
     try:
         return Fabric(
-            accelerator=accelerator,
+            accelerator=choose_accelerator(recipe),
             devices=hardware.devices,
             num_nodes=hardware.num_nodes,
             strategy=strategy,
