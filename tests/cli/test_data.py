@@ -173,3 +173,13 @@ def test_info_of_what_is_no_data_set(tmp_path) -> None:
     code, _, err = run("info", tmp_path)
     assert code == 2
     assert "no prepared data set" in err
+
+
+def test_symmetry_is_found_and_kept_beside_the_data(dataset_folder) -> None:
+    result = CliRunner().invoke(app, ["data", "symmetry", str(dataset_folder), "--jobs", "1", "--source", "a test"])
+    assert result.exit_code == 0, result.output
+    assert "templates" in result.output
+    assert (dataset_folder / "symmetry.npz").is_file()
+    assert '"source": "a test"' in (dataset_folder / "templates.json").read_text()
+    missing = CliRunner().invoke(app, ["data", "symmetry", str(dataset_folder / "nowhere")])
+    assert missing.exit_code != 0
