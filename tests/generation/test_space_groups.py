@@ -156,3 +156,16 @@ def test_the_orbits_of_a_known_crystal(model, tmp_path) -> None:
         assert one.template.number == 221
         assert sorted(one.sizes) == [1, 1, 3]
         assert 8 in numbers
+
+
+def test_a_target_space_group_is_kept(conditional) -> None:
+    """Each crystal has its own; one that no template has is only steered."""
+    model = load_model(conditional)
+    request = make_request(model, num=4, steering=Steering(properties=["space_group=225,62,230"]))
+    numbers = [one.template.number for one in request.arrangements(range(4))]
+    assert [numbers[0], numbers[1], numbers[3]] == [225, 62, 225]
+    assert (230 in {t.number for t in request.space_groups.templates.counts}) == (numbers[2] == 230)
+    free = make_request(model, num=4, steering=Steering(properties=["space_group=225"], space_group="free"))
+    assert free.space_groups is None
+    away = make_request(model, num=4, steering=Steering(properties=["space_group=225"], guidance="-1"))
+    assert away.space_groups is None

@@ -88,11 +88,20 @@ class Request:
     def arrangements(self, indices: Sequence[int]) -> list[Arrangement]:
         """The symmetry of crystals ``indices``, where space groups are asked for."""
         assert self.space_groups is not None
-        return [self.space_groups.arrangement(self.seed, i, *self._limits(i)) for i in indices]
+        return [self._groups(i).arrangement(self.seed, i, *self._limits(i)) for i in indices]
+
+    def _groups(self, index: int) -> SpaceGroups:
+        """The space groups that crystal ``index`` may have: of any, that which is its target, if it has templates."""
+        assert self.space_groups is not None
+        target = None if self.targets is None else self.targets.value("space_group", self.seed, index)
+        if not isinstance(target, float) or self.space_groups.numbers:
+            return self.space_groups
+        own = dataclasses.replace(self.space_groups, numbers=(int(target),))
+        return own if own.weights(*self._limits(index)) else dataclasses.replace(own, numbers=(1,))
 
     def fits(self, index: int) -> bool:
         """Whether crystal ``index`` can have one of the space groups asked for."""
-        return self.space_groups is None or bool(self.space_groups.weights(*self._limits(index)))
+        return self.space_groups is None or bool(self._groups(index).weights(*self._limits(index)))
 
     def _limits(self, index: int) -> tuple[Histogram | None, int, Counts]:
         """What an arrangement must keep: numbers of atoms, fewest orbits, composition."""
@@ -247,6 +256,14 @@ def warnings_of(model: Model, request: Request) -> list[str]:
     """What a user should know before a request runs, one sentence each."""
     largest, asked = max(model.metadata.num_atoms_histogram), max(request.num_atoms)
     sentences = [] if request.targets is None else outside_training(request.targets, model.metadata.properties)
+    if request.space_groups is not None and request.targets is not None:
+        known = {template.number for template in request.space_groups.templates.counts}
+        named = {request.targets.value("space_group", request.seed, i) for i in range(min(request.num, 256))}
+        if missing := sorted(int(n) for n in named if isinstance(n, float) and n not in known):
+            sentences.append(
+                f"No known crystal has the space group {missing[0]}: crystals with this target are steered to it, "
+                "but it is not kept."
+            )
     if asked > largest:
         sentences.append(
             f"Crystals of {asked} atoms are asked for, but the model was trained on at most {largest}; "
@@ -261,9 +278,10 @@ def _space_group(
     """The space groups asked for; the model's own choice where nothing is asked that excludes it."""
     if wanted.space_group is not None:
         return wanted.space_group
-    targeted = targets is not None and any(target.name == "space_group" for target in targets.targets)
-    excluded = wanted.start_from is not None or solver == "published" or targeted
-    return None if excluded else model.metadata.sampling.get("space_group")
+    if wanted.start_from is not None or solver == "published":
+        return None
+    targeted = targets is not None and any(t.name == "space_group" and t.guidance > 0 for t in targets.targets)
+    return "any" if targeted else model.metadata.sampling.get("space_group")
 
 
 def _within_space_groups(request: Request, wanted: Steering) -> Request:

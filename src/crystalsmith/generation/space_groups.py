@@ -213,7 +213,7 @@ def _weights(
         total = sum(n for _, n in counts)
         found = [t for t in found if templates.size(t) == total and _ways(templates.orbit_sizes(t), counts)]
     weights = {t: float(templates.counts[t]) for t in found}
-    if not numbers:
+    if not numbers or numbers == {1}:
         # Where no known arrangement fits, every atom stands where it likes.
         asked = [sum(n for _, n in counts)] if counts else [n for n, share in sizes or () if share > 0 and n >= orbits]
         missing = set(asked) - {templates.size(t) for t in weights}

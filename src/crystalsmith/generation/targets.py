@@ -85,6 +85,13 @@ class Targets:
         columns = {f"target_{t.name}": t.of(seed, indices, k) for k, t in enumerate(self.targets)}
         return [{name: values[row] for name, values in columns.items()} for row in range(len(indices))]
 
+    def value(self, name: str, seed: int, index: int) -> Value:
+        """The target of one property of crystal ``index``; None where it has none, or is guided away from it."""
+        for k, target in enumerate(self.targets):
+            if target.name == name and target.guidance > 0:
+                return target.of(seed, [index], k)[0]
+        return None
+
     def conditions(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> Conditions:
         """The targets of crystals ``indices`` as a denoiser takes them."""
         return {t.name: _tensor(t.kind, t.of(seed, indices, k)).to(device) for k, t in enumerate(self.targets)}
