@@ -169,3 +169,11 @@ def test_a_target_space_group_is_kept(conditional) -> None:
     assert free.space_groups is None
     away = make_request(model, num=4, steering=Steering(properties=["space_group=225"], guidance="-1"))
     assert away.space_groups is None
+
+
+def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
+    steering = Steering(properties=["chemical_system=Ba-Ti-O,Li-O"], space_group="any")
+    request = make_request(load_model(conditional), num=40, steering=steering)
+    orbits = [len(one.sizes) for one in request.arrangements(range(40))]
+    assert min(orbits[0::2]) >= 3
+    assert min(orbits[1::2]) == 2

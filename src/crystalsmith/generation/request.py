@@ -107,6 +107,9 @@ class Request:
         """What an arrangement must keep: numbers of atoms, fewest orbits, composition."""
         counts = self.counts(index)
         required = 0 if self.rules is None or counts else len(self.rules.required)
+        system = None if self.targets is None or counts else self.targets.value("chemical_system", self.seed, index)
+        if isinstance(system, str):  # each element needs an orbit
+            required = max(required, len(system.split("-")))
         return self.num_atoms if self.sizes_asked and not counts else None, required, counts
 
     def counts(self, index: int) -> Counts:
