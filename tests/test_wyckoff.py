@@ -41,6 +41,7 @@ def test_the_template_of_a_known_crystal(name) -> None:
     assert template.number == number
     # The letters of one orbit depend on the origin that the search chose; their number does not.
     assert len(template.letters) == len(letters)
+    assert sorted(template.pattern) == sorted("AB" if len(set(crystal.atomic_numbers)) == 2 else "A")
     templates = count_templates([(template, points)], "test")
     assert templates.size(template) == len(crystal) == len(sites)
     rebuilt = np.einsum("nij,nj->ni", sites.slope, crystal.frac_coords[sites.first]) + sites.offset
@@ -90,6 +91,8 @@ def test_templates_survive_a_file_and_refuse_another(tmp_path) -> None:
     path = tmp_path / "templates.json"
     path.write_text(templates.to_json(), encoding="utf-8")
     assert read_templates(path).counts == templates.counts
-    path.write_text('{"format": 1, "templates": [[225, "ab", 0, 1]], "bases": [], "points": {}}', encoding="utf-8")
+    path.write_text(
+        '{"format": 1, "templates": [[225, "ab", "AB", 0, 1]], "bases": [], "points": {}}', encoding="utf-8"
+    )
     with pytest.raises(InputError, match="data symmetry"):
         read_templates(path)

@@ -1,8 +1,8 @@
 """Wyckoff templates: where the atoms of a symmetric crystal may stand, before it is known which elements they are.
 
-A template is a space group, one Wyckoff letter per orbit, and the basis of the reduced primitive cell. It holds neither
-elements nor coordinates. Letters and operations are those of the International Tables in the setting of moyopy
-(Shinohara, "moyo: a crystal symmetry finder", 2024).
+A template is a space group, one Wyckoff letter per orbit, the basis of the reduced primitive cell and which orbits
+share an element. It holds neither elements nor coordinates. Letters and operations are those of the International
+Tables in the setting of moyopy (Shinohara, "moyo: a crystal symmetry finder", 2024).
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ class Template:
         number: space group, 1 to 230.
         letters: one Wyckoff letter per orbit, sorted.
         basis: nine integers, row by row: P with ``x = P x_std``, from the standard primitive cell to the reduced one.
+        pattern: one capital letter per orbit, the same for orbits of one element; A has the fewest atoms. Empty where
+            it is not known.
     """
 
     number: int
     letters: str
     basis: tuple[int, ...]
+    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Templates:
         """Text for a file; see :func:`read_templates`."""
         bases = sorted({t.basis for t in self.counts})
         place = {basis: i for i, basis in enumerate(bases)}
-        rows = sorted([t.number, t.letters, place[t.basis], count] for t, count in self.counts.items())
+        rows = sorted([t.number, t.letters, t.pattern, place[t.basis], count] for t, count in self.counts.items())
         points = {f"{number}{letter}": list(p) for (number, letter), p in sorted(self.points.items())}
         parts = [("bases", map(list, bases)), ("templates", rows)]
         lines = [f'"format": 1,\n"source": {json.dumps(self.source)}', f'"points": {json.dumps(points)}']
@@ -123,8 +126,8 @@ def read_templates(path: Path) -> Templates:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         bases = [tuple(int(x) for x in row) for row in data["bases"]]
-        rows = [(int(n), str(letters), int(b), int(c)) for n, letters, b, c in data["templates"]]
-        counts = {Template(n, letters, bases[b]): c for n, letters, b, c in rows}
+        rows = [(int(n), str(letters), str(p), int(b), int(c)) for n, letters, p, b, c in data["templates"]]
+        counts = {Template(n, letters, bases[b], pattern): c for n, letters, pattern, b, c in rows}
         points = {(int(k[:-1]), k[-1]): tuple(float(x) for x in p) for k, p in data["points"].items()}
         complete = all((t.number, letter) in points for t in counts for letter in t.letters)
         if not (complete and counts and all(c > 0 for c in counts.values())):
@@ -166,12 +169,26 @@ def template_of(
     if split is None:
         return None
     orbits, sites = split
-    letters = [found.wyckoffs[first] for first in orbits]
-    points = {letter: tuple(np.round(orbits[f], 6).tolist()) for letter, f in zip(letters, orbits, strict=True)}
-    template = Template(number, "".join(sorted(letters)), tuple(int(x) for x in basis.ravel()))
+    points = {found.wyckoffs[first]: tuple(np.round(point, 6).tolist()) for first, point in orbits.items()}
+    sizes = {first: int((sites.first == first).sum()) for first in orbits}
+    named = [(str(found.wyckoffs[first]), int(numbers[first]), sizes[first]) for first in orbits]
+    template = Template(number, *_pattern(named, tuple(int(x) for x in basis.ravel())))
     own = _rebased(sites, basis, inverse)
     # Their origin is that of the standard cell; the crystal's own lies at -shift from there.
     return template, points, replace(own, offset=own.offset + shift - own.slope @ shift)
+
+
+def _pattern(orbits: list[tuple[str, int, int]], basis: tuple[int, ...]) -> tuple[str, tuple[int, ...], str]:
+    """Letters, basis and pattern of orbits ``(letter, element, atoms)``, whatever their order."""
+
+    def rank(element: int) -> tuple[int, list[str]]:
+        mine = [(letter, size) for letter, z, size in orbits if z == element]
+        return sum(size for _, size in mine), sorted(letter for letter, _ in mine)
+
+    elements = sorted({z for _, z, _ in orbits}, key=rank)
+    names = {z: chr(ord("A") + k) for k, z in enumerate(elements)}
+    ordered = sorted((letter, names[z]) for letter, z, _ in orbits)
+    return "".join(letter for letter, _ in ordered), basis, "".join(name for _, name in ordered)
 
 
 def count_templates(found: Iterable[tuple[Template, Mapping[str, tuple[float, ...]]] | None], source: str) -> Templates:

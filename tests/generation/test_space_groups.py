@@ -18,7 +18,7 @@ from crystalsmith.generation import sampler
 from crystalsmith.generation.progress import Silent
 from crystalsmith.generation.request import Request, make_request
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.space_groups import _ways, assign, make_space_groups
+from crystalsmith.generation.space_groups import _ways, as_known, assign, follows, make_space_groups
 from crystalsmith.generation.steering import Steering
 from crystalsmith.symmetry import space_group
 
@@ -177,3 +177,23 @@ def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
     orbits = [len(one.sizes) for one in request.arrangements(range(40))]
     assert min(orbits[0::2]) >= 3
     assert min(orbits[1::2]) == 2
+
+
+def test_a_composition_is_placed_as_in_known_crystals_of_such_counts(model) -> None:
+    """ABC3: both orders of A and B on each template, three atoms of the third element together."""
+    groups = make_space_groups("221", None)
+    counts = ((8, 3), (22, 1), (38, 1))
+    weights = groups.weights(None, 0, counts)
+    assert weights
+    known = groups.templates
+    assert all(follows(t, known.orbit_sizes(t), counts) for t in weights)
+    drawn = [groups.arrangement(0, i, None, 0, counts) for i in range(60)]
+    assert all(sorted(collections.Counter(one.numbers()).items()) == sorted(counts) for one in drawn)
+    perovskites = {one.template.letters: set() for one in drawn}
+    for one in drawn:
+        perovskites[one.template.letters].add(tuple(one.numbers()))
+    assert max(len(seen) for seen in perovskites.values()) == 2
+    assert {as_known("AB", ((3, 1), (8, 1)), u) for u in (0.2, 0.8)} == {(3, 8), (8, 3)}
+    # Counts that no crystal of the group has are laid on any orbits that hold them.
+    odd = ((3, 7), (8, 1))
+    assert not any(follows(t, known.orbit_sizes(t), odd) for t in groups.weights(None, 0, odd))

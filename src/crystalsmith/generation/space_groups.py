@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,15 @@ class Arrangement:
     uniform: float = 0.0
 
     def numbers(self) -> list[int]:
-        """The element of each atom for a model that is given them: of all ways to place them each is equally likely."""
-        elements = assign(self.sizes, self.counts, self.uniform)
+        """The element of each atom for a model that is given them.
+
+        As in the known crystals of this template, elements of equal counts in any order; where none has this
+        composition, each way to place it is equally likely.
+        """
+        if follows(self.template, self.sizes, self.counts):
+            elements = as_known(self.template.pattern, self.counts, self.uniform)
+        else:
+            elements = assign(self.sizes, self.counts, self.uniform)
         return [z for z, size in zip(elements, self.sizes, strict=True) for _ in range(size)]
 
 
@@ -211,7 +218,10 @@ def _weights(
         found = [t for t in found if wanted.get(templates.size(t), 0.0) > 0]
     if counts:
         total = sum(n for _, n in counts)
-        found = [t for t in found if templates.size(t) == total and _ways(templates.orbit_sizes(t), counts)]
+        sized = [t for t in found if templates.size(t) == total]
+        found = [t for t in sized if follows(t, templates.orbit_sizes(t), counts)]
+        if not found:  # no known crystal has such counts
+            found = [t for t in sized if _ways(templates.orbit_sizes(t), counts)]
     weights = {t: float(templates.counts[t]) for t in found}
     if not numbers or numbers == {1}:
         # Where no known arrangement fits, every atom stands where it likes.
@@ -240,6 +250,27 @@ def _ways(orbits: tuple[int, ...], counts: Counts) -> float:
     """In how many ways orbits of these sizes take one element each so that the counts come out."""
     found = Ways(orbits, counts, _equally)
     return found.total(0, found.start)
+
+
+def follows(template: Template, sizes: tuple[int, ...], counts: Counts) -> bool:
+    """Whether known crystals of a template have these counts, of whichever elements."""
+    atoms: dict[str, int] = {}
+    for name, size in zip(template.pattern, sizes, strict=False):
+        atoms[name] = atoms.get(name, 0) + size
+    return sorted(atoms.values()) == sorted(n for _, n in counts)
+
+
+def as_known(pattern: str, counts: Counts, uniform: float) -> tuple[int, ...]:
+    """The element of each orbit: the rarest is A, and so on; elements of equal counts in an order drawn evenly."""
+    order: list[int] = []
+    for _, group in groupby(sorted(counts, key=lambda pair: (pair[1], pair[0])), key=lambda pair: pair[1]):
+        left = [z for z, _ in group]
+        while left:
+            uniform *= len(left)
+            k = min(int(uniform), len(left) - 1)
+            uniform -= k
+            order.append(left.pop(k))
+    return tuple(order[ord(name) - ord("A")] for name in pattern)
 
 
 def _equally(orbit: int, element: int) -> float:
