@@ -266,7 +266,11 @@ def test_remasking_keeps_the_law_of_every_time(remask: float) -> None:
         assert bool(step[7, MASK - 1] > 0.01) == (then > 0)
 
 
-def test_remasking_and_confidence_keep_the_bounds() -> None:
+@pytest.mark.parametrize(
+    ("solver", "settings"),
+    [("multistep", {"confidence": 0.5, "remask": 0.8}), ("predictor_corrector", {"remask": 0.8})],
+)
+def test_remasking_and_confidence_keep_the_bounds(solver: str, settings: dict[str, float]) -> None:
     sizes = torch.tensor([4, 9, 6, 12] * 4)
     low, high = torch.zeros(16, 100, dtype=torch.int64), torch.zeros(16, 100, dtype=torch.int64)
     high[:, 7], high[:, 10], high[:, 25] = sizes // 2, sizes, 2
@@ -290,7 +294,7 @@ def test_remasking_and_confidence_keep_the_bounds() -> None:
 
     first = process.prior(sizes, noise.at(0, 0))
     times = schedule(15, dtype=DT)
-    result = SOLVERS["multistep"](wants_iron, process, first, times, noise, watch, confidence=0.5, remask=0.8)
+    result = SOLVERS[solver](wants_iron, process, first, times, noise, watch, **settings)
     assert bounds.kept_by(result).all()
     assert back > 0
     assert not masked[-1].any()

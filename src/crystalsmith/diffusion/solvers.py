@@ -193,6 +193,7 @@ def predictor_corrector(
     snr_frac_coords: float = 0.4,
     snr_cell: float = 0.2,
     corrector_every: int = 1,
+    remask: float = 0.0,
 ) -> CrystalBatch:
     """One Langevin corrector, then one ancestral step, per time; two network calls (Song et al. 2021, algorithm 1).
 
@@ -201,9 +202,10 @@ def predictor_corrector(
     Args:
         snr_frac_coords, snr_cell: signal-to-noise ratios of the corrector.
         corrector_every: k corrects before every k-th step only, which saves calls.
+        remask: corrects the species too: see :meth:`Process.predict_species`.
     """
     snr = (snr_frac_coords, snr_cell)
-    mean = _predictor_corrector(denoiser, process, batch, times, noise, callback, snr, corrector_every, False)
+    mean = _predictor_corrector(denoiser, process, batch, times, noise, callback, snr, corrector_every, remask)
     return _upright(mean)
 
 
@@ -220,7 +222,7 @@ def published(
 
     A crystal depends on the batch that it is made in. Its 1,000 levels are ``schedule(1000)``.
     """
-    return _predictor_corrector(denoiser, process, batch, times, noise, callback, (0.4, 0.2), 1, as_published=True)
+    return _predictor_corrector(denoiser, process, batch, times, noise, callback, (0.4, 0.2), as_published=True)
 
 
 def _predictor_corrector(
@@ -231,8 +233,9 @@ def _predictor_corrector(
     noise: Noise,
     callback: Callback | None,
     snr: tuple[float, float],
-    corrector_every: int,
-    as_published: bool,
+    corrector_every: int = 1,
+    remask: float = 0.0,
+    as_published: bool = False,
 ) -> CrystalBatch:
     mean = batch
     for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
@@ -250,8 +253,9 @@ def _predictor_corrector(
                 snr_cell=snr[1],
                 batch_mean=as_published,
             )
+        draw = noise.at(step + 1, PREDICTOR)
         batch, mean = process.predict(
-            batch, denoiser(batch, t), t, t_next, noise.at(step + 1, PREDICTOR), scalar_cell_noise=as_published
+            batch, denoiser(batch, t), t, t_next, draw, remask=remask, scalar_cell_noise=as_published
         )
         if callback is not None:
             callback(step, batch, mean)
