@@ -41,7 +41,7 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.dataset import CrystalDataset
-from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP, WARPS
+from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP, WARPS, parse_solver
 from crystalsmith.evaluation.facts import density
 from crystalsmith.evaluation.judge import described
 from crystalsmith.evaluation.metrics import Judged
@@ -67,12 +67,12 @@ def default_points() -> list[str]:
 def parse_point(point: str) -> tuple[str, dict[str, float], str | None, int]:
     """Solver, settings, schedule and steps of a point."""
     head, calls = point.rsplit("@", 1)
-    solver, *pairs = head.split(",")
-    settings = dict(pair.split("=") for pair in pairs)
-    warp = settings.pop("times", None)
+    parts = head.split(",")
+    warps = [part.removeprefix("times=") for part in parts if part.startswith("times=")]
+    solver, settings = parse_solver(",".join(part for part in parts if not part.startswith("times=")))
     # Heun's last step takes one call.
     steps = (int(calls) + 1) // 2 if solver == "heun" else int(calls) // NETWORK_CALLS_PER_STEP[solver]
-    return solver, {name: float(value) for name, value in settings.items()}, warp, max(1, steps)
+    return solver, settings, warps[-1] if warps else None, max(1, steps)
 
 
 def sample(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -13,7 +14,7 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.guidance import allow_elements
 from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.process import Process, ProcessConfig
-from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP, PRIOR, SOLVERS, WARPS, schedule
+from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP, PRIOR, SETTINGS, SOLVERS, WARPS, schedule
 from crystalsmith.elements import ALLOWED, NUM_CLASSES
 
 DT = torch.float64
@@ -175,3 +176,9 @@ def test_schedule_ends_one_step_before_zero() -> None:
     torch.testing.assert_close(schedule(4), torch.tensor([1.0, 0.75, 0.5, 0.25]))
     assert schedule(1).tolist() == [1.0]
     torch.testing.assert_close(schedule(1000), torch.linspace(1, 0.001, 1000))
+
+
+def test_every_solver_takes_the_settings_that_it_is_said_to_have():
+    for name, solver in SOLVERS.items():
+        keywords = {k for k, p in inspect.signature(solver).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        assert set(SETTINGS[name]) == keywords

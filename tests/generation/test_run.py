@@ -181,6 +181,7 @@ def test_resuming_a_complete_run_changes_nothing(whole):
         ({"seed": 4}, "--seed"),
         ({"steps": 6}, "--steps"),
         ({"solver": "ancestral"}, "--solver"),
+        ({"solver": "predictor_corrector,remask=1"}, "--solver"),
         ({"temperature": 0.5}, "--temperature"),
         ({"precision": "bf16"}, "--precision"),
         ({"batch_size": 5}, "--batch-size"),

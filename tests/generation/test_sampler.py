@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 
+from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.contracts import Scores
 from crystalsmith.crystals import CrystalBatch
@@ -209,6 +210,10 @@ def test_precision_names():
         {"steps": 0},
         {"seed": -1},
         {"solver": "magic"},
+        {"solver": "multistep,snr_cell=1"},
+        {"solver": "multistep,churn=2"},
+        {"solver": "multistep,churn"},
+        {"solver": "predictor_corrector,remask=nan"},
         {"num_atoms": "x"},
         {"num_atoms": {0: 1.0}},
         {"temperature": 0},
@@ -217,6 +222,16 @@ def test_precision_names():
 def test_requests_that_make_no_sense_are_refused(model, wrong):
     with pytest.raises(InputError):
         make_request(model, **wrong)
+
+
+def test_settings_of_a_solver_are_added_to_those_of_the_model(model):
+    sampling = {"solver": "multistep", "steps": 5, "churn": 1.0, "remask": 0.5}
+    own = Model(model.network, model.process, dataclasses.replace(model.metadata, sampling=sampling))
+    assert make_request(own).solver_settings == {"churn": 1.0, "remask": 0.5}
+    assert make_request(own, solver="multistep").solver_settings == {"churn": 1.0, "remask": 0.5}
+    assert make_request(own, solver="multistep,remask=1").solver_settings == {"churn": 1.0, "remask": 1.0}
+    other = make_request(own, solver="predictor_corrector,corrector_every=2")
+    assert (other.solver, other.steps, other.solver_settings) == ("predictor_corrector", 5, {"corrector_every": 2.0})
 
 
 def test_a_request_survives_json(model):

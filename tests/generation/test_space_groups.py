@@ -36,7 +36,7 @@ def crystals(model, num, num_atoms=None, solver="ancestral", **steering):
     return request, [crystal for item in made for crystal in item.batch.crystals()]
 
 
-@pytest.mark.parametrize("solver", ["ancestral", "multistep", "heun", "predictor_corrector"])
+@pytest.mark.parametrize("solver", ["ancestral", "multistep,remask=1", "heun", "predictor_corrector,remask=1"])
 def test_an_untrained_network_keeps_the_space_group(model, solver) -> None:
     request, made = crystals(model, 24, solver=solver, space_group="75-230")
     kept = collections.Counter()

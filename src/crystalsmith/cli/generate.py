@@ -61,7 +61,11 @@ def generate(
     ] = None,
     solver: Annotated[
         str | None,
-        typer.Option(help="multistep, predictor_corrector, ancestral, heun or published.", show_default="the model's"),
+        typer.Option(
+            metavar="NAME[,KEY=VALUE]",
+            help="multistep, predictor_corrector, ancestral, heun or published; with settings: multistep,churn=1.",
+            show_default="the model's",
+        ),
     ] = None,
     temperature: Annotated[
         float | None,

@@ -20,6 +20,7 @@ from crystalsmith.contracts import Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import Noise
 from crystalsmith.diffusion.process import Process
+from crystalsmith.errors import InputError
 
 PRIOR, CORRECTOR, PREDICTOR = 0, 1, 2
 """Stages of a step, which tell their random numbers apart. The prior is drawn at step 0."""
@@ -301,3 +302,42 @@ NETWORK_CALLS_PER_STEP: dict[str, int] = {
     "published": 2,
 }
 """Network evaluations of one step of each solver, at most and without guidance."""
+
+SETTINGS: dict[str, dict[str, tuple[float, float]]] = {
+    "predictor_corrector": {
+        "snr_frac_coords": (0.0, 10.0),
+        "snr_cell": (0.0, 10.0),
+        "corrector_every": (1.0, 1e6),
+        "remask": (0.0, 1.0),
+    },
+    "ancestral": {},
+    "multistep": {"churn": (0.0, 1.0), "confidence": (0.0, 100.0), "remask": (0.0, 1.0)},
+    "heun": {"confidence": (0.0, 100.0)},
+    "published": {},
+}
+"""Lowest and highest value of the settings of each solver."""
+
+
+def parse_solver(text: str) -> tuple[str, dict[str, float]]:
+    """Name and settings of a solver, as in ``predictor_corrector`` or ``multistep,churn=1,remask=1``.
+
+    Raises:
+        InputError: if there is no such solver or setting, or the value is out of its range.
+    """
+    name, *pairs = text.split(",")
+    if name not in SOLVERS:
+        raise InputError(f"There is no solver named {name!r}; choose one of {', '.join(sorted(SOLVERS))}.")
+    settings: dict[str, float] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        if key not in SETTINGS[name]:
+            known = ", ".join(SETTINGS[name]) or "none"
+            raise InputError(f"The solver {name} has no setting {key!r}; it has: {known}.")
+        low, high = SETTINGS[name][key]
+        try:
+            settings[key] = float(value)
+        except ValueError:
+            settings[key] = math.nan
+        if not low <= settings[key] <= high:
+            raise InputError(f"{key}={value} of the solver {name} is not a number from {low:g} to {high:g}.")
+    return name, settings

@@ -80,7 +80,8 @@ class LoadedModel:
             num_atoms: a number, a range ``"4-12"``, a histogram file, or a mapping of number of atoms to weight; None
                 draws from what the model was trained on.
             steps: denoising steps; None takes the model's default, as do the next three.
-            solver: ``multistep``, ``predictor_corrector``, ``ancestral``, ``heun`` or ``published``.
+            solver: ``multistep``, ``predictor_corrector``, ``ancestral``, ``heun`` or ``published``, with settings if
+                need be: ``"multistep,churn=1"`` (:data:`diffusion.solvers.SETTINGS`).
             temperature: of the elements' probabilities; below 1 likelier and simpler compositions.
             batch_size: crystals at a time; the crystals do not depend on it.
             progress: show a bar on stderr.

@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from crystalsmith.checkpoints.model import SAMPLING, Model
 from crystalsmith.diffusion.composition import CountBounds, remask
 from crystalsmith.elements import MASK, symbol
 from crystalsmith.errors import InputError
@@ -22,11 +23,6 @@ from crystalsmith.generation.start import Start, make_start
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
 
-if TYPE_CHECKING:
-    from crystalsmith.checkpoints.model import Model
-
-DEFAULT_SOLVER = "predictor_corrector"
-DEFAULT_STEPS = 500
 MAX_CRYSTALS = 2**32
 """Crystal indices take one word of the random stream's counter."""
 
@@ -194,7 +190,7 @@ def make_request(
     Raises:
         InputError: if a value cannot be used.
     """
-    from crystalsmith.diffusion.solvers import SOLVERS
+    from crystalsmith.diffusion.solvers import parse_solver
 
     own = dict(model.metadata.num_atoms_histogram)
     if num_atoms is None:
@@ -204,11 +200,9 @@ def make_request(
     else:
         histogram = parse_num_atoms(str(num_atoms), own)
     defaults = model.metadata.sampling
-    own_solver = str(defaults.get("solver", DEFAULT_SOLVER))
-    solver = solver or own_solver
-    steps = int(defaults.get("steps", DEFAULT_STEPS)) if steps is None else steps
-    if solver not in SOLVERS:
-        raise InputError(f"There is no solver named {solver!r}; choose one of {', '.join(sorted(SOLVERS))}.")
+    own_solver = str(defaults.get("solver", SAMPLING["solver"]))
+    solver, settings = parse_solver(solver or own_solver)
+    steps = int(defaults.get("steps", SAMPLING["steps"])) if steps is None else steps
     bounds = (("num", num, 1, MAX_CRYSTALS), ("steps", steps, 1, 10**6), ("seed", seed, 0, MAX_SEED))
     for name, value, low, high in bounds:
         if not low <= value <= high:
@@ -218,7 +212,7 @@ def make_request(
         raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
     own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature", "space_group")}
-    extra = own_settings if solver == own_solver else {}
+    extra = (own_settings if solver == own_solver else {}) | settings
     steering = steering or Steering()
     compositions = _compositions(model, steering, asked=num_atoms is not None)
     targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)

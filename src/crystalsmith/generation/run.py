@@ -179,12 +179,18 @@ def _resumed(out: Path, options: Options) -> _Session:
 
 def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[str, Any]) -> None:
     """A resumed run goes on with its own settings; one that is given and differs is an error that names it."""
+    from crystalsmith.diffusion.solvers import parse_solver
+
     given: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("num", "seed", "steps", "solver", "temperature", "precision", "batch_size", "trajectories")
     }
     if options.precision == "auto":
         given["precision"] = None
+    if options.solver is not None:
+        solver, wanted = parse_solver(options.solver)
+        if solver == settings.get("solver") and wanted.items() <= settings.get("solver_settings", {}).items():
+            given["solver"] = None
     if options.batch_size is not None and options.batch_size == settings.get("batch_size_asked"):
         given["batch_size"] = None
     if options.num_atoms is not None:
