@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
@@ -112,6 +114,18 @@ def test_little_strength_changes_little(model, olivine) -> None:
     assert np.abs(lengths - np.linalg.norm(atoms.cell.array, axis=1)).max() < 0.2
     away = frac - atoms.get_scaled_positions()
     assert np.abs(away - np.round(away)).max() < 0.05
+
+
+def test_relatives_of_a_crystal_keep_the_elements_that_a_remasking_model_would_forget(model, olivine) -> None:
+    sampling = {"solver": "predictor_corrector", "steps": 20, "remask": 1.0}
+    own = Model(model.network, model.process, dataclasses.replace(model.metadata, sampling=sampling))
+    for strength, kept in ((None, False), (0.5, False), (1.0, True)):
+        request = make_request(own, steering=Steering(start_from=str(olivine[0]), strength=strength))
+        assert ("remask" in request.solver_settings) is kept
+    asked = make_request(
+        own, solver="predictor_corrector,remask=0.5", steering=Steering(start_from=str(olivine[0]), strength=0.5)
+    )
+    assert asked.solver_settings == {"remask": 0.5}
 
 
 @pytest.mark.parametrize(

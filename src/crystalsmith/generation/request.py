@@ -212,7 +212,7 @@ def make_request(
         raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
     own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature", "space_group")}
-    extra = (own_settings if solver == own_solver else {}) | settings
+    own_settings = own_settings if solver == own_solver else {}
     steering = steering or Steering()
     compositions = _compositions(model, steering, asked=num_atoms is not None)
     targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
@@ -220,9 +220,13 @@ def make_request(
         rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
     else:
         rules, start, histogram = None, None, compositions.histogram()
+    if start is not None and start.strength < 1.0:
+        own_settings.pop("remask", None)  # it would forget the elements of the crystal
     groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
-    request = Request(num, seed, histogram, solver, steps, precision, temperature, extra, given, *wanted)
+    request = Request(
+        num, seed, histogram, solver, steps, precision, temperature, own_settings | settings, given, *wanted
+    )
     return request if groups is None else _within_space_groups(request, steering)
 
 
