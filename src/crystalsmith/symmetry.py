@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crystalsmith.cells import niggli_reduce
+
 Array = NDArray[np.float64]
+
+LONGEST_ASPECT = 50.0
+"""Longest over shortest reduced lattice vector of a cell that is searched.
+
+Of longer needles and flakes the lattice maps onto itself under shears within the tolerance, whose group is infinite;
+moyo (0.21) then takes all memory there is. Known crystals of up to 20 atoms reach 15.
+"""
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,11 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
 
 
 def search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
-    """The moyopy data set of a crystal, or None where the search fails."""
+    """The moyopy data set of a crystal, or None where the search fails or the cell is a needle."""
     import moyopy
 
+    if _is_needle(cell):
+        return None
     # It warns about cells that are not primitive, whose operations are read from the standard cell here.
     logging.getLogger("moyo").setLevel(logging.ERROR)
     try:
@@ -87,6 +98,16 @@ def search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec:
         return moyopy.MoyoDataset(standard, symprec=symprec)
     except Exception:  # moyopy raises plain ValueErrors of many kinds; no symmetry found is an ordinary answer
         return None
+
+
+def _is_needle(cell: Array) -> bool:
+    lengths = np.linalg.norm(cell, axis=-1)
+    if lengths.max() <= LONGEST_ASPECT:  # no reduced vector is longer, and atoms are not closer than an angstrom
+        return False
+    if not np.isfinite(lengths).all() or abs(np.linalg.det(cell)) < 1e-6:
+        return True
+    reduced = np.linalg.norm(niggli_reduce(cell[None])[0][0], axis=-1)
+    return bool(reduced.max() > LONGEST_ASPECT * reduced.min())
 
 
 def _complete(
