@@ -307,8 +307,13 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
         if request.fits(index):
             continue
         counts = request.counts(index)
-        formula = "".join(f"{symbol(z)}{n if n > 1 else ''}" for z, n in counts)
-        what = f"has the composition {formula}" if counts else "has the number of atoms and the elements asked for"
+        atoms = sum(n for _, n in counts)
+        formula = wanted.formula or "".join(f"{symbol(z)}{n if n > 1 else ''}" for z, n in counts)
+        what = (
+            f"has the composition {formula} and {atoms} atoms"
+            if counts
+            else "has the number of atoms and elements asked for"
+        )
         raise InputError(
             f"No known crystal of space group {wanted.space_group} {what}; choose another "
             f"{'composition' if counts else '--num-atoms'} or --space-group any."
