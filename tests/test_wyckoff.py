@@ -37,12 +37,14 @@ def primitive(name):
 def test_the_template_of_a_known_crystal(name) -> None:
     crystal = primitive(name)
     number, letters = KNOWN[name][-1]
-    template, points, sites = template_of(crystal.frac_coords, crystal.lattice.matrix, np.array(crystal.atomic_numbers))
+    found = template_of(crystal.frac_coords, crystal.lattice.matrix, np.array(crystal.atomic_numbers))
+    template, sites = found.template, found.sites
+    assert sorted(found.elements) == sorted(set(crystal.atomic_numbers))
     assert template.number == number
     # The letters of one orbit depend on the origin that the search chose; their number does not.
     assert len(template.letters) == len(letters)
     assert sorted(template.pattern) == sorted("AB" if len(set(crystal.atomic_numbers)) == 2 else "A")
-    templates = count_templates([(template, points)], "test")
+    templates = count_templates([found], "test")
     assert templates.size(template) == len(crystal) == len(sites)
     rebuilt = np.einsum("nij,nj->ni", sites.slope, crystal.frac_coords[sites.first]) + sites.offset
     gap = rebuilt - crystal.frac_coords
@@ -52,7 +54,7 @@ def test_the_template_of_a_known_crystal(name) -> None:
 def test_displacements_along_the_slopes_keep_the_space_group() -> None:
     crystal = primitive("rutile")
     numbers = np.array(crystal.atomic_numbers)
-    _, _, sites = template_of(crystal.frac_coords, crystal.lattice.matrix, numbers)
+    sites = template_of(crystal.frac_coords, crystal.lattice.matrix, numbers).sites
     free = np.random.default_rng(0).normal(scale=0.03, size=(len(crystal), 3))
     moved = crystal.frac_coords + np.einsum("nij,nj->ni", sites.slope, free[sites.first])
     assert np.abs(moved - crystal.frac_coords).max() > 1e-3

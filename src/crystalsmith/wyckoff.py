@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,13 @@ class Templates:
         """Number of atoms of each orbit in the primitive cell."""
         return tuple(self._orbit_size(template.number, letter) for letter in template.letters)
 
+    def totals(self, template: Template) -> tuple[int, ...]:
+        """Number of atoms of the elements A, B, ... of a pattern; ascending in those of known crystals."""
+        atoms: dict[str, int] = {}
+        for name, size in zip(template.pattern, self.orbit_sizes(template), strict=False):
+            atoms[name] = atoms.get(name, 0) + size
+        return tuple(atoms[name] for name in sorted(atoms))
+
     def _orbit_size(self, number: int, letter: str) -> int:
         key = (number, letter)
         if key not in self._sizes:
@@ -145,15 +152,26 @@ def bundled_templates() -> Templates:
     return read_templates(Path(__file__).resolve().parent / "templates.json")
 
 
-def template_of(
-    frac_coords: Floats, cell: Floats, numbers: Integers, symprec: float = SYMPREC
-) -> tuple[Template, dict[str, tuple[float, ...]], Sites] | None:
+class Arranged(NamedTuple):
+    """What the symmetry of a known crystal is.
+
+    Attributes:
+        template: its template.
+        points: a generic point of each of its Wyckoff positions, by letter, in the standard primitive cell.
+        sites: in the cell, origin and order of the crystal itself.
+        elements: atomic numbers of A, B, ... in the template's pattern.
+    """
+
+    template: Template
+    points: dict[str, tuple[float, ...]]
+    sites: Sites
+    elements: tuple[int, ...]
+
+
+def template_of(frac_coords: Floats, cell: Floats, numbers: Integers, symprec: float = SYMPREC) -> Arranged | None:
     """The template of one crystal in its own primitive cell.
 
-    Returns:
-        The template; a generic point of each of its Wyckoff positions, by letter, in the standard primitive cell; and
-        the sites in the cell, origin and order of the crystal itself. None where no search succeeds or the atoms do not
-        form whole orbits.
+    None where no search succeeds or the atoms do not form whole orbits.
     """
     found = search(frac_coords, cell, numbers, symprec)
     if found is None:
@@ -172,14 +190,15 @@ def template_of(
     points = {found.wyckoffs[first]: tuple(np.round(point, 6).tolist()) for first, point in orbits.items()}
     sizes = {first: int((sites.first == first).sum()) for first in orbits}
     named = [(str(found.wyckoffs[first]), int(numbers[first]), sizes[first]) for first in orbits]
-    template = Template(number, *_pattern(named, tuple(int(x) for x in basis.ravel())))
+    letters, pattern, elements = _pattern(named)
+    template = Template(number, letters, tuple(int(x) for x in basis.ravel()), pattern)
     own = _rebased(sites, basis, inverse)
     # Their origin is that of the standard cell; the crystal's own lies at -shift from there.
-    return template, points, replace(own, offset=own.offset + shift - own.slope @ shift)
+    return Arranged(template, points, replace(own, offset=own.offset + shift - own.slope @ shift), elements)
 
 
-def _pattern(orbits: list[tuple[str, int, int]], basis: tuple[int, ...]) -> tuple[str, tuple[int, ...], str]:
-    """Letters, basis and pattern of orbits ``(letter, element, atoms)``, whatever their order."""
+def _pattern(orbits: list[tuple[str, int, int]]) -> tuple[str, str, tuple[int, ...]]:
+    """Letters, pattern and the elements it names, of orbits ``(letter, element, atoms)``, whatever their order."""
 
     def rank(element: int) -> tuple[int, list[str]]:
         mine = [(letter, size) for letter, z, size in orbits if z == element]
@@ -188,20 +207,19 @@ def _pattern(orbits: list[tuple[str, int, int]], basis: tuple[int, ...]) -> tupl
     elements = sorted({z for _, z, _ in orbits}, key=rank)
     names = {z: chr(ord("A") + k) for k, z in enumerate(elements)}
     ordered = sorted((letter, names[z]) for letter, z, _ in orbits)
-    return "".join(letter for letter, _ in ordered), basis, "".join(name for _, name in ordered)
+    return "".join(letter for letter, _ in ordered), "".join(name for _, name in ordered), tuple(elements)
 
 
-def count_templates(found: Iterable[tuple[Template, Mapping[str, tuple[float, ...]]] | None], source: str) -> Templates:
-    """Templates with their frequencies from the first two things that :func:`template_of` returned for each crystal."""
+def count_templates(found: Iterable[Arranged | None], source: str) -> Templates:
+    """Templates with their frequencies from what :func:`template_of` returned for each crystal."""
     counts: Counter[Template] = Counter()
     points: dict[tuple[int, str], tuple[float, ...]] = {}
     for entry in found:
         if entry is None:
             continue
-        template, places = entry
-        counts[template] += 1
-        for letter, point in places.items():
-            points.setdefault((template.number, letter), point)
+        counts[entry.template] += 1
+        for letter, point in entry.points.items():
+            points.setdefault((entry.template.number, letter), point)
     return Templates(dict(counts), {(1, "a"): tuple(_GENERIC), **points}, source)
 
 

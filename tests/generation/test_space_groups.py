@@ -21,6 +21,7 @@ from crystalsmith.generation.run import Options, generate
 from crystalsmith.generation.space_groups import _ways, as_known, assign, follows, make_space_groups
 from crystalsmith.generation.steering import Steering
 from crystalsmith.symmetry import space_group
+from crystalsmith.wyckoff import bundled_templates
 
 CPU = torch.device("cpu")
 
@@ -179,9 +180,32 @@ def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
     assert min(orbits[1::2]) == 2
 
 
-def test_a_composition_is_placed_as_in_known_crystals_of_such_counts(model) -> None:
+def test_a_composition_takes_its_likeliest_arrangements_in_turn(model) -> None:
+    formula = {"formula": "SrTiO3", "formula_units": "1-2"}
+    request = make_request(model, num=40, steps=3, solver="ancestral", steering=Steering(space_group="any", **formula))
+    small, large = request.arrangements(range(0, 40, 2)), request.arrangements(range(1, 40, 2))
+    assert {sum(one.sizes) for one in small} == {5}
+    assert {sum(one.sizes) for one in large} == {10}
+    assert small[0].template.number == 221
+    for some in (small, large):
+        assert len({(one.template, one.elements) for one in some}) > 10
+        assert some[0].elements
+        counted = [collections.Counter(one.numbers()) for one in some]
+        assert all(c[8] == 3 * c[22] == 3 * c[38] for c in counted)
+    steering = Steering(compositions=("NaCl", "CsCl"), samples=200, space_group="any")
+    again = make_request(model, num=400, steps=3, solver="ancestral", steering=steering)
+    salts = [(one.template, one.elements) for one in again.arrangements(range(0, 400, 2))]
+    assert [again.arrangements([k])[0].template.number for k in (0, 1)] == [225, 221]
+    turns = len(set(salts))
+    assert 20 < turns < 200
+    assert salts[turns:] == salts[: 200 - turns]  # from the first again
+
+
+def test_without_learning_a_composition_is_placed_as_in_known_crystals_of_such_counts(tmp_path) -> None:
     """ABC3: both orders of A and B on each template, three atoms of the third element together."""
-    groups = make_space_groups("221", None)
+    alone = tmp_path / "templates.json"
+    alone.write_text(bundled_templates().to_json(), encoding="utf-8")
+    groups = make_space_groups("221", str(alone))
     counts = ((8, 3), (22, 1), (38, 1))
     weights = groups.weights(None, 0, counts)
     assert weights

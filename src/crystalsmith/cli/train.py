@@ -17,6 +17,7 @@ EPILOG = examples(
     "crystalsmith train mp20/ run/ --resume",
     "crystalsmith generate crystals/ --model run/best",
     "crystalsmith train mp20/ gap/ --task property --property band_gap --max-time 2h",
+    "crystalsmith train mine/ arrangements/ --task arrangements",
 )
 
 
@@ -51,7 +52,8 @@ def train(
     task: Annotated[
         str | None,
         typer.Option(
-            help="generate; csp: structures of given elements (structure prediction); property: predict --property.",
+            help="generate; csp: structures of given elements (structure prediction); property: predict --property; "
+            "arrangements: which Wyckoff template a composition has, for generate --templates OUT.",
             show_default="generate",
         ),
     ] = None,
@@ -82,6 +84,9 @@ def train(
         "conditions.reference": None if reference is None else str(reference.resolve()),
     }
     overrides = [*(set_ or []), *(f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None)]
+    if task == "arrangements":
+        _arrangements(data, out, [*overrides, *(property_ or [])], recipe, resume, quiet)
+        return
     if task == "property":
         _predictor(data, out, property_ or [], recipe, overrides, resume, quiet)
         return
@@ -120,6 +125,22 @@ def _predictor(
             f"Mean absolute error on validation crystals {fitted.mae:.4g}; saying the mean, {fitted.baseline:.4g}."
         )
     typer.echo(f"Predictor: {out / 'best'}")
+
+
+def _arrangements(data: Path, out: Path, options: list[str], recipe: Path | None, resume: bool, quiet: bool) -> None:
+    from crystalsmith.training.arrangements import train_arrangements
+    from crystalsmith.training.log import duration
+
+    if recipe is not None or resume or len(options) > 1:  # the task itself is one
+        raise InputError("--task arrangements takes a minute and no settings; leave the other options out.")
+    learned = train_arrangements(data, out, quiet=quiet)
+    typer.echo(f"{learned.templates:,} templates of {learned.crystals:,} crystals in {duration(learned.seconds)}.")
+    if learned.held_out:
+        typer.echo(
+            f"Of {learned.held_out:,} validation crystals {learned.covered:.1%} have an arrangement seen in training; "
+            f"for {learned.likeliest:.1%} it is the likeliest (the commonest of their counts: {learned.by_counts:.1%})."
+        )
+    typer.echo(f"Arrangements: {out}, for generate --templates")
 
 
 def _quoted(value: object) -> str:

@@ -17,12 +17,10 @@ from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from crystalsmith.wyckoff import Sites, Template
+    from crystalsmith.wyckoff import Arranged, Sites
 
 FILE, TEMPLATES = "symmetry.npz", "templates.json"
 _CHUNK = 256
-
-Found = tuple["Template", dict[str, tuple[float, ...]], "Sites"]
 
 
 @dataclass(frozen=True)
@@ -118,14 +116,8 @@ def find_sites(
     """
     from crystalsmith.wyckoff import count_templates
 
-    rows = dataset.rows()
-    tasks = [(dataset, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
-    found: list[Found | None] = []
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for part in pool.map(_find_some, tasks):
-            found += part
-            progress(len(part))
-    sites = [_none(int(n)) if one is None else one[2] for one, n in zip(found, dataset.num_atoms, strict=True)]
+    found = arranged(dataset, dataset.rows(), jobs, progress)
+    sites = [_none(int(n)) if one is None else one.sites for one, n in zip(found, dataset.num_atoms, strict=True)]
     orders = [len(one.rotations) for one in sites]
     table = SiteTable(
         offsets=np.asarray(dataset.offsets),
@@ -136,15 +128,30 @@ def find_sites(
         rotations=np.concatenate([_identity_first(one.rotations) for one in sites]).astype(np.int8),
     )
     counted = [found[row] for row in dataset.rows("train")]
-    origin = source or f"training crystals of {dataset.path.name}"
-    templates = count_templates((None if one is None else one[:2] for one in counted), origin)
+    templates = count_templates(counted, source or f"training crystals of {dataset.path.name}")
     arrays = {name: getattr(table, name) for name in SiteTable.__dataclass_fields__}
     _write(dataset.path / FILE, lambda path: np.savez_compressed(path, **arrays))
     _write(dataset.path / TEMPLATES, lambda path: path.write_text(templates.to_json(), encoding="utf-8"))
     return sum(order > 1 for order in orders), len(templates.counts)
 
 
-def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Found | None]:
+def arranged(
+    dataset: CrystalDataset,
+    rows: NDArray[np.int64],
+    jobs: int = 0,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[Arranged | None]:
+    """The symmetry of some crystals of a data set; arguments as in :func:`find_sites`."""
+    tasks = [(dataset, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
+    found: list[Arranged | None] = []
+    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        for part in pool.map(_find_some, tasks):
+            found += part
+            progress(len(part))
+    return found
+
+
+def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged | None]:
     from crystalsmith.wyckoff import template_of
 
     dataset, rows = task

@@ -56,6 +56,10 @@ class Compositions:
         units = self.units[index % len(self)]
         return units[index // len(self) % len(units)]
 
+    def sample(self, index: int) -> int:
+        """How many crystals of the same composition and size come before crystal ``index``."""
+        return index // len(self) // len(self.units[index % len(self)])
+
     def sizes(self, indices: Sequence[int]) -> list[int]:
         """Atoms of crystals ``indices``."""
         return [sum(self.counts(i).values()) for i in indices]

@@ -84,7 +84,13 @@ class Request:
     def arrangements(self, indices: Sequence[int]) -> list[Arrangement]:
         """The symmetry of crystals ``indices``, where space groups are asked for."""
         assert self.space_groups is not None
-        return [self._groups(i).arrangement(self.seed, i, *self._limits(i)) for i in indices]
+        return [self._groups(i).arrangement(self.seed, i, *self._limits(i), self._sample(i)) for i in indices]
+
+    def _sample(self, index: int) -> int:
+        """How many crystals of the same composition and size come before crystal ``index``."""
+        if self.compositions is not None:
+            return self.compositions.sample(index)
+        return 0 if self.rules is None or not self.rules.formula else index // len(self.rules.formula_units)
 
     def _groups(self, index: int) -> SpaceGroups:
         """The space groups that crystal ``index`` may have: of any, that which is its target, if it has templates."""

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 
 from crystalsmith.cells import niggli_reduce, primitive_cell, right_handed
+from crystalsmith.checkpoints.arrangements import FILE as LEARNED
+from crystalsmith.checkpoints.arrangements import Arrangements, Choice, load_arrangements
+from crystalsmith.data.sites import TEMPLATES
 from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
 from crystalsmith.errors import InputError
@@ -27,6 +30,9 @@ from crystalsmith.wyckoff import (
     read_templates,
     template_of,
 )
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""Where the templates of the package and what was learned of them lie."""
 
 CRYSTAL_SYSTEMS = {
     "triclinic": (1, 2),
@@ -42,6 +48,9 @@ CRYSTAL_SYSTEMS = {
 FREE = "free"
 """Asks for no space group, where a model's own choice is another."""
 
+LIKELY = 0.99
+"""Probability of the arrangements that a composition takes in turn."""
+
 FIELD_TEMPLATE, FIELD_ELEMENTS = 1024, 1025
 """Fields of a crystal's random stream: its template; which elements stand on which orbits."""
 
@@ -55,7 +64,8 @@ class Arrangement:
         sites: where their atoms may stand.
         sizes: atoms of each orbit.
         counts: the composition where it is given, or empty.
-        uniform: the number that decides which way it falls on the orbits, where no model does.
+        uniform: the number that decides which way it falls on the orbits, where nothing else does.
+        elements: atomic number of each orbit, where the choice of the template included it, or empty.
     """
 
     template: Template
@@ -63,14 +73,17 @@ class Arrangement:
     sizes: tuple[int, ...]
     counts: Counts = ()
     uniform: float = 0.0
+    elements: tuple[int, ...] = ()
 
     def numbers(self) -> list[int]:
         """The element of each atom for a model that is given them.
 
-        As in the known crystals of this template, elements of equal counts in any order; where none has this
-        composition, each way to place it is equally likely.
+        As was learned from known crystals; else as in those of this template, elements of equal counts in any order;
+        where none has these counts, each way to place them is equally likely.
         """
-        if follows(self.template, self.sizes, self.counts):
+        if self.elements:
+            elements = self.elements
+        elif follows(self.template, self.sizes, self.counts):
             elements = as_known(self.template.pattern, self.counts, self.uniform)
         else:
             elements = assign(self.sizes, self.counts, self.uniform)
@@ -83,7 +96,7 @@ class SpaceGroups:
 
     Attributes:
         numbers: 1 to 230, or empty for any.
-        file: of the templates, or empty for those of the package.
+        file: of the templates, or the folder that ``train --task arrangements`` wrote; empty for those of the package.
     """
 
     numbers: tuple[int, ...] = ()
@@ -93,6 +106,11 @@ class SpaceGroups:
     def templates(self) -> Templates:
         """What the arrangements are drawn from."""
         return _templates(self.file)
+
+    @property
+    def learned(self) -> Arrangements | None:
+        """How compositions choose among them, where that was learned."""
+        return _learned(self.file)
 
     def weights(self, sizes: Mapping[int, float] | None, orbits: int, counts: Counts) -> dict[Template, float]:
         """Templates that fit, with their weights: how many known crystals have them.
@@ -105,12 +123,17 @@ class SpaceGroups:
         return _weights(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
 
     def arrangement(
-        self, seed: int, index: int, sizes: Mapping[int, float] | None, orbits: int, counts: Counts
+        self, seed: int, index: int, sizes: Mapping[int, float] | None, orbits: int, counts: Counts, sample: int = 0
     ) -> Arrangement:
         """What crystal ``index`` gets; arguments as in :meth:`weights`, of which one at least must fit.
 
-        Templates are drawn as often as known crystals have them.
+        Templates are drawn as often as known crystals have them. A composition takes its arrangements in turn, the
+        ``sample``-th from 0, from the likeliest on, as far as they make up :data:`LIKELY` of the probability.
         """
+        if counts and (ranked := _ranked(self, counts)):
+            choice = ranked[sample % len(ranked)]
+            sites, own = self.templates.sites(choice.template), self.templates.orbit_sizes(choice.template)
+            return Arrangement(choice.template, sites, own, counts, elements=choice.elements)
         found, cumulative = _table(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
         place = torch.tensor([index])
         drawn = float(crystal_uniform(seed, place, FIELD_TEMPLATE)) * cumulative[-1]
@@ -131,8 +154,8 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     Args:
         asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, ``any``, or
             ``free`` for none.
-        file: of templates, or a crystal (CIF, POSCAR, XYZ; several) whose own template is taken; None for the templates
-            of the package.
+        file: of templates, a folder of ``train --task arrangements``, or a crystal (CIF, POSCAR, XYZ; several) whose
+            own template is taken; None for the templates of the package.
 
     Raises:
         InputError: if it is none of these, or no known crystal has such a space group.
@@ -190,7 +213,19 @@ def _templates(file: str) -> Templates:
     if not file:
         return bundled_templates()
     path = Path(file)
+    if path.is_dir():
+        return read_templates(path / TEMPLATES)
     return read_templates(path) if path.suffix == ".json" else _templates_of(path)
+
+
+@lru_cache(maxsize=8)
+def _learned(file: str) -> Arrangements | None:
+    """Of a file of templates that beside it; of a crystal that of the package."""
+    path = Path(file)
+    if not file or (path.is_file() and path.suffix != ".json"):
+        return load_arrangements(PACKAGE / LEARNED)
+    beside = (path if path.is_dir() else path.parent) / LEARNED
+    return load_arrangements(beside) if beside.is_file() else None
 
 
 def _templates_of(path: Path) -> Templates:
@@ -200,8 +235,7 @@ def _templates_of(path: Path) -> Templates:
         frac, lattice = right_handed(np.array(frac_coords, dtype=float), np.array(cell, dtype=float))
         frac, lattice, elements = primitive_cell(frac, lattice, np.array(numbers, dtype=np.int64))
         reduced, transform = niggli_reduce(lattice[None])
-        template = template_of(frac @ np.linalg.inv(transform[0]), reduced[0], elements)
-        found.append(None if template is None else template[:2])
+        found.append(template_of(frac @ np.linalg.inv(transform[0]), reduced[0], elements))
     if None in found:
         raise InputError(f"{path}: no symmetry that holds together was found in crystal {found.index(None) + 1}.")
     return count_templates(found, str(path))
@@ -243,6 +277,18 @@ def _table(
 ) -> tuple[list[Template], list[float]]:
     weights = _weights(groups, sizes, orbits, counts)
     return list(weights), list(accumulate(weights.values()))
+
+
+@lru_cache(maxsize=4096)
+def _ranked(groups: SpaceGroups, counts: Counts) -> tuple[Choice, ...]:
+    """The likeliest arrangements of a composition, best first; none where nothing was learned or known fits."""
+    learned, templates = groups.learned, groups.templates
+    if learned is None:
+        return ()
+    fitting = [t for t in _weights(groups, None, 0, counts) if follows(t, templates.orbit_sizes(t), counts)]
+    choices = learned.ranked(templates, fitting, dict(counts))
+    before = accumulate((choice.probability for choice in choices), initial=0.0)
+    return tuple(choice for choice, sum_before in zip(choices, before, strict=False) if sum_before < LIKELY)
 
 
 @lru_cache(maxsize=65536)
