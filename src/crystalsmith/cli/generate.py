@@ -159,8 +159,8 @@ def generate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Wyckoff templates to draw from: a folder of train --task arrangements, templates.json of data symmetry, "
-            "or a crystal whose own is taken (CIF, POSCAR, XYZ).",
+            help="Wyckoff templates to draw from: a folder of train --task arrangements, templates.json of data "
+            "symmetry, or a crystal whose own is taken (CIF, POSCAR, XYZ).",
             show_default="those of MP-20",
             rich_help_panel=SYMMETRY,
         ),
