@@ -285,3 +285,27 @@ def test_table_operations_have_the_right_gradient(lonely_table: EdgeTable, name:
     else:
         x = values(atoms if name.startswith("at_") else lonely_table.num_edges)
     assert torch.autograd.gradcheck(getattr(lonely_table, name), (x,))
+
+
+@pytest.mark.parametrize("broken", ["cell", "position"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_crystal_that_is_not_finite_has_no_edges_and_leaves_the_others_alone(broken: str, value: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    sizes = [3, 4, 2]
+    batch = CrystalBatch(
+        torch.rand(9, 3, generator=rng),
+        5.0 * torch.eye(3) + torch.rand(3, 3, 3, generator=rng),
+        torch.full((9,), 8),
+        torch.tensor(sizes),
+    )
+    whole = build_edges(batch, 6.0, 20)
+    frac_coords, cell = batch.frac_coords.clone(), batch.cell.clone()
+    if broken == "cell":
+        cell[1] = value
+    else:
+        frac_coords[3:7] = value
+    table = build_edges(batch.replace(frac_coords=frac_coords, cell=cell), 6.0, 20)
+    assert not edge_set(table, range(3, 7))
+    for atoms in (range(0, 3), range(7, 9)):
+        assert edge_set(table, atoms) == edge_set(whole, atoms)
+    assert torch.equal(table.mirror[table.mirror], torch.arange(len(table.mirror)))

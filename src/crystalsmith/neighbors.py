@@ -206,6 +206,7 @@ class _Candidates:
             ``(3, L)`` and images ``(L,)``.
         """
         reach = (self.difference.double().norm(dim=-1) + cutoff) * 1.0001  # with a margin over rounding
+        reach = reach.nan_to_num(nan=0.0, posinf=0.0)  # a crystal that is not finite has no edges
         furthest = reach.new_zeros(len(self.cell)).scatter_reduce_(0, self.pair_crystal, reach, "amax")
         length = self.translation.double().norm(dim=1)
         crystal, image = (length <= furthest.unsqueeze(-1)).nonzero().unbind(-1)

@@ -178,3 +178,30 @@ def test_the_loss_is_that_of_the_averages_over_orbits() -> None:
         float((PROCESS.loss(shifted, clean, noisy, t).total - PROCESS.loss(given, clean, noisy, t).total).abs().max())
         > 0.1
     )
+
+
+def test_a_flat_cell_that_moves_by_more_than_its_thickness_stays_of_its_size() -> None:
+    """To first order such a strain is amplified by the flatness: a cell of 10 angstrom came out as one of 2,000."""
+    triclinic = [t for t in TEMPLATES.counts if t.number == 2][:40]
+    process, _, _ = restricted(triclinic)
+    generator = torch.Generator().manual_seed(1)
+    turn, _ = torch.linalg.qr(torch.randn(40, 3, 3, generator=generator, dtype=torch.float64))
+    flat = turn @ torch.diag(torch.tensor([0.01, 8.0, 8.0], dtype=torch.float64)) @ turn.mT
+    noisy = torch.randn(flat.shape, generator=generator, dtype=torch.float64)
+    moved = flat + 0.5 * (noisy + noisy.mT)
+    result = process.symmetry.move_cell(flat, moved)
+    assert float((result.flatten(1).norm(dim=1) / moved.flatten(1).norm(dim=1)).max()) < 1.5
+
+
+def test_a_crystal_that_is_not_finite_stays_so_and_leaves_the_others_alone() -> None:
+    process, num_atoms, _ = restricted()
+    cell = process.prior(num_atoms, noise(num_atoms).at(0, 0)).cell
+    moved = cell + 0.1 * torch.eye(3, dtype=torch.float64)
+    expected = process.symmetry.move_cell(cell, moved)
+    for value in (float("nan"), float("inf")):
+        damaged = moved.clone()
+        damaged[3] = value
+        result = process.symmetry.move_cell(cell, damaged)
+        assert bool(result[3].isnan().all())
+        others = [k for k in range(len(cell)) if k != 3]
+        torch.testing.assert_close(result[others], expected[others])

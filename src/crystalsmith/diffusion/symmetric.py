@@ -131,16 +131,23 @@ class Symmetry:
         Of the change, what leads out of the cells with this point group is taken away, at right angles in the six
         numbers that the noise of a cell has (each of unit variance), so that noise is as wide along them as ever. The
         strain that remains commutes with the operations and is applied in full, without the swelling that a root of
-        averaged metrics would bring.
+        averaged metrics would bring. That root is taken only for strains above 1, where a nearly flat cell moves by
+        more than its thickness and a first order means nothing. Crystals that are not finite give NaN.
         """
         eye = torch.eye(3, dtype=cell.dtype, device=cell.device)
+        finite = (cell.isfinite() & moved.isfinite()).all(-1).all(-1).view(-1, 1, 1)
+        cell, moved = torch.where(finite, cell, eye), torch.where(finite, moved, eye)
         change = self._along(cell, moved - cell)
-        inverse = torch.linalg.inv(cell)
+        inverse = torch.linalg.inv_ex(cell).inverse
         strain = 0.5 * (inverse @ change + change @ inverse)
         # Rounding would add up over many steps: the metric is averaged as well, which changes nothing else.
         metric = cell @ (eye + 2.0 * strain) @ cell
         strain = 0.5 * (inverse @ self.average_metric(metric) @ inverse - eye)
-        return torch.where(self.trivial, moved, symmetric_polar(cell + cell @ strain))
+        strained = symmetric_polar(cell + cell @ strain)
+        rooted = _root(self.average_metric(moved.double() @ moved.double())).to(cell.dtype)
+        far = strain.flatten(1).norm(dim=1).view(-1, 1, 1) > 1.0
+        kept = torch.where(self.trivial, moved, torch.where(far, rooted, strained))
+        return kept.masked_fill(~finite, torch.nan)
 
     def _along(self, cell: Tensor, change: Tensor) -> Tensor:
         """The orthogonal projection of changes of cells onto those that keep the symmetry to first order.
