@@ -132,7 +132,8 @@ class Symmetry:
         numbers that the noise of a cell has (each of unit variance), so that noise is as wide along them as ever. The
         strain that remains commutes with the operations and is applied in full, without the swelling that a root of
         averaged metrics would bring. That root is taken only for strains above 1, where a nearly flat cell moves by
-        more than its thickness and a first order means nothing. Crystals that are not finite give NaN.
+        more than its thickness: a first order means nothing there, and amplifies rounding. Crystals that are not finite
+        give NaN.
         """
         eye = torch.eye(3, dtype=cell.dtype, device=cell.device)
         finite = (cell.isfinite() & moved.isfinite()).all(-1).all(-1).view(-1, 1, 1)
