@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,10 +96,7 @@ class Templates:
 
     def totals(self, template: Template) -> tuple[int, ...]:
         """Number of atoms of the elements A, B, ... of a pattern; ascending in those of known crystals."""
-        atoms: dict[str, int] = {}
-        for name, size in zip(template.pattern, self.orbit_sizes(template), strict=False):
-            atoms[name] = atoms.get(name, 0) + size
-        return tuple(atoms[name] for name in sorted(atoms))
+        return totals(template.pattern, self.orbit_sizes(template))
 
     def _orbit_size(self, number: int, letter: str) -> int:
         key = (number, letter)
@@ -122,6 +119,14 @@ class Templates:
         for name, values in parts:
             lines.append(f'"{name}": [\n' + ",\n".join(json.dumps(v, separators=(",", ":")) for v in values) + "\n]")
         return "{" + ",\n".join(lines) + "}\n"
+
+
+def totals(pattern: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """Number of atoms of the elements A, B, ... of a pattern whose orbits have these sizes."""
+    atoms: dict[str, int] = {}
+    for name, size in zip(pattern, sizes, strict=False):
+        atoms[name] = atoms.get(name, 0) + size
+    return tuple(atoms[name] for name in sorted(atoms))
 
 
 def read_templates(path: Path) -> Templates:

@@ -29,6 +29,7 @@ from crystalsmith.wyckoff import (
     count_templates,
     read_templates,
     template_of,
+    totals,
 )
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -300,10 +301,7 @@ def _ways(orbits: tuple[int, ...], counts: Counts) -> float:
 
 def follows(template: Template, sizes: tuple[int, ...], counts: Counts) -> bool:
     """Whether known crystals of a template have these counts, of whichever elements."""
-    atoms: dict[str, int] = {}
-    for name, size in zip(template.pattern, sizes, strict=False):
-        atoms[name] = atoms.get(name, 0) + size
-    return sorted(atoms.values()) == sorted(n for _, n in counts)
+    return sorted(totals(template.pattern, sizes)) == sorted(n for _, n in counts)
 
 
 def as_known(pattern: str, counts: Counts, uniform: float) -> tuple[int, ...]:
