@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from crystalsmith.checkpoints.store import load_model
 from crystalsmith.cli.main import app
-from crystalsmith.training.config import load_recipe
+from crystalsmith.training.config import NO_LICENCE, load_recipe
 
 pytest.importorskip("lightning")
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "mp20-tiny.yaml"
+RECIPE = "mp20-tiny"  # of the package
 SMALL = [
     *("width=16", "num_blocks=1", "cutoff=4", "max_neighbors=6", "num_radial=8", "num_spherical=3", "width_rbf=4"),
     *("width_triplet=8", "width_bilinear=8", "width_cbf=4"),
@@ -43,7 +43,12 @@ def test_train_then_resume(dataset_folder: Path, tmp_path: Path) -> None:
     result = train(dataset_folder, run, "--recipe", RECIPE, "--max-time", "1h", *small())
     assert result.exit_code == 0, result.output
     assert "Training is complete. 2 steps" in result.output
-    assert load_model(run / "last").metadata.name == "mp20-tiny"
+    metadata = load_model(run / "last").metadata
+    assert (metadata.name, metadata.licence) == ("run", NO_LICENCE)  # the data are not ours: neither name nor licence
+    card = (run / "last" / "card.md").read_text(encoding="utf-8")
+    assert card.startswith("# run\n")
+    assert "MP-20" not in card
+    assert "CC BY" not in card
     recipe = load_recipe(run / "recipe.yaml")
     assert (recipe.limits.max_time, recipe.hardware.precision) == ("1h", "bf16-mixed")
     result = train(dataset_folder, run, "--resume", "--set", "limits.max_steps=3", "--quiet")
@@ -68,7 +73,7 @@ def test_tensorboard_gets_the_log(dataset_folder: Path, tmp_path: Path) -> None:
         (["--precision", "8"], "32, tf32, bf16-mixed"),
         (["--devices", "0"], "devices must be at least 1"),
         (["--accelerator", "abacus"], "hardware"),
-        (["--recipe", "nowhere.yaml"], "no recipe at"),
+        (["--recipe", "nowhere.yaml"], "no recipe"),
         (["--resume"], "no run to resume"),
     ],
 )

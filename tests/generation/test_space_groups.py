@@ -221,3 +221,21 @@ def test_without_learning_a_composition_is_placed_as_in_known_crystals_of_such_c
     # Counts that no crystal of the group has are laid on any orbits that hold them.
     odd = ((3, 7), (8, 1))
     assert not any(follows(t, known.orbit_sizes(t), odd) for t in groups.weights(None, 0, odd))
+
+
+def test_symbols_name_all_space_groups_as_people_write_them() -> None:
+    from crystalsmith.generation.space_groups import _numbers, _symbols
+
+    assert set(_symbols().values()) == set(range(1, 231))  # no symbol is taken for another's
+    for text, number in {
+        "fm-3m": 225,
+        "f m -3 m": 225,
+        "p6_3/mmc": 194,
+        "p63/mmc": 194,
+        "pnma": 62,
+        "p21/c": 14,
+    }.items():
+        assert _numbers(text) == {number}
+    assert make_space_groups("Fm-3m,194", None).numbers == (194, 225)
+    with pytest.raises(InputError, match="a symbol"):
+        make_space_groups("Fm-3q", None)

@@ -9,10 +9,10 @@ import pytest
 
 from crystalsmith.errors import InputError
 from crystalsmith.training.build import denoiser_config, process_config
-from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
+from crystalsmith.training.config import Recipe, bundled_recipes, load_recipe, refuse_changes, save_recipe
 from crystalsmith.training.settings import seconds
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted(bundled_recipes().values())
 MANIFEST = {"mean_density": 0.06, "cell_variance": {"all": [0.1, 0.05], "2": [0.2, 0.1]}}
 
 
@@ -77,7 +77,7 @@ def test_a_bad_recipe_is_named(text: str, says: str, tmp_path: Path) -> None:
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no recipe at .*nothing\.yaml"):
+    with pytest.raises(InputError, match=r"no recipe .*nothing\.yaml"):
         load_recipe(tmp_path / "nothing.yaml")
 
 
@@ -167,3 +167,28 @@ def test_a_resumed_run_may_change_its_limits_but_not_what_it_trains() -> None:
         refuse_changes(saved, Recipe.from_dict({"data": {"batch_size": 64}}))
     with pytest.raises(InputError, match="seed changed from 0 to 1"):
         refuse_changes(saved, Recipe.from_dict({"seed": 1}))
+
+
+def test_a_recipe_is_found_by_name_from_anywhere_and_a_file_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("mp20-tiny").optimizer.name == "adamw"
+    assert load_recipe("recipes/mp20-tiny.yaml") == load_recipe("mp20-tiny")  # as it was written before
+    (tmp_path / "mp20-tiny").write_text("seed: 9")
+    assert load_recipe("mp20-tiny").seed == 9
+    with pytest.raises(InputError, match=r"There is no recipe mp20-tinny.*mp20-tiny"):
+        load_recipe("mp20-tinny")
+
+
+def test_a_card_names_known_data_and_no_other() -> None:
+    from crystalsmith.training.card import RunFacts, render_card
+    from crystalsmith.training.known_data import KNOWN
+
+    facts = RunFacts(1, 1.0, 1, 1.0, 1, "cpu", {}, None, {}, 0)
+    known = render_card(Recipe(name="mine"), MANIFEST | {"source_sha256": next(iter(KNOWN))}, facts)
+    other = render_card(Recipe(name="mine"), MANIFEST | {"source_sha256": "0" * 64}, facts)
+    assert "Materials Project" in known
+    assert "Training data: CC BY 4.0 (MP-20)" in known
+    assert "Materials Project" not in other
+    assert "Training data: as the source says" in other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     card = folder / CARD
     return {
         "name": metadata.name,
+        "purpose": _purpose(config),
         "folder": str(folder),
         # Of an imported model the count that goes with the published one, frozen scale factors included.
         "parameters": metadata.training.get("parameters_used", parameters),
@@ -44,3 +46,13 @@ def model_facts(folder: Path) -> dict[str, Any]:
         "weights_sha256": weights_sha256(folder),
         "card": str(card) if card.is_file() else None,
     }
+
+
+def _purpose(config: Mapping[str, Any]) -> str:
+    """What a model is for, in a few words that follow from its task and its conditions."""
+    names = [str(condition["name"]) for condition in config.get("network", {}).get("conditions", ())]
+    if config.get("process", {}).get("task") == "csp":
+        what = "predicts structures of given compositions"
+    else:
+        what = "generates crystals"
+    return f"{what}; follows {', '.join(names)}" if names else what

@@ -51,3 +51,17 @@ def examples(*lines: str) -> str:
     """The epilogue of a help text: commands to copy, one to a line."""
     # Typer joins the lines of a paragraph; blank lines keep them apart.
     return "Examples:\n\n" + "\n\n".join(f"  {line}" for line in lines)
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Completion of a model's name."""
+    from crystalsmith.checkpoints.store import list_models
+
+    return [name for name in list_models() if name.startswith(incomplete)]
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Completion of a recipe's name."""
+    from crystalsmith.training.config import bundled_recipes
+
+    return [name for name in bundled_recipes() if name.startswith(incomplete)]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples
+from crystalsmith.cli._shared import examples, model_names
 
 EPILOG = examples(
     "crystalsmith finetune mp20-tiny mp20/ gapped/ --property band_gap",
@@ -19,7 +19,9 @@ EPILOG = examples(
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="Bundled model or model folder to start from.")],
+    model: Annotated[
+        str, typer.Argument(help="Bundled model or model folder to start from.", autocompletion=model_names)
+    ],
     data: Annotated[
         Path, typer.Argument(help="Prepared data set, or anything that data prepare reads (prepared in OUT-data).")
     ],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import examples, model_names, print_json
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def generate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A bundled model (see: crystalsmith models list) or a model folder.", show_default="mp20-tiny"
+            help="A bundled model (see: crystalsmith models list) or a model folder.",
+            show_default="mp20-tiny",
+            autocompletion=model_names,
         ),
     ] = None,
     seed: Annotated[
@@ -148,7 +150,7 @@ def generate(
     space_group: Annotated[
         str | None,
         typer.Option(
-            metavar="225|195-230|cubic|any|free",
+            metavar="225|Fm-3m|195-230|cubic|any|free",
             help="Crystals of these space groups, kept exactly; Wyckoff positions are drawn as known crystals have "
             "them.",
             show_default="the model's, or free",

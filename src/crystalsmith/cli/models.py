@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from crystalsmith.cli import models_import
-from crystalsmith.cli._shared import examples, flowing, print_json
+from crystalsmith.cli._shared import examples, flowing, model_names, print_json
 
 app = typer.Typer(no_args_is_help=True, help="List the models, show what they are, import and export them.")
 app.command("import", epilog=models_import.IMPORT_EPILOG, help=flowing(models_import.import_model.__doc__))(
@@ -35,22 +35,23 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON o
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "parameters", "size", "conditions", "licence"):
-        table.add_column(heading, justify="right" if heading in ("parameters", "size") else "left")
+    for heading in ("name", "purpose", "parameters", "size"):
+        number = heading in ("parameters", "size")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "purpose")
     for item in facts:
         table.add_row(
             item["name"],
+            item["purpose"],
             f"{item['parameters']:,}",
             _megabytes(item["bytes"]),
-            ", ".join(item["conditions"]) or "none",
-            item["licence"],
         )
     Console().print(table)
+    print("What each was trained on and how good it is: crystalsmith models show NAME")
 
 
 @app.command("show", epilog=examples("crystalsmith models show mp20-tiny", "crystalsmith models show runs/mine/best"))
 def show(
-    name: Annotated[str, typer.Argument(help="A bundled model or a model folder.")],
+    name: Annotated[str, typer.Argument(help="A bundled model or a model folder.", autocompletion=model_names)],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a model is: its size, what it was trained on, how it samples, and its card."""
@@ -77,6 +78,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     source = facts["training"].get("source")
     return [
         ("name", facts["name"]),
+        ("purpose", facts["purpose"]),
         ("folder", facts["folder"]),
         *([("source", str(source))] if source else []),
         ("network", f"{facts['parameters']:,} parameters{note}, {_megabytes(facts['bytes'])}"),

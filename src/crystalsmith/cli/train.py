@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples
+from crystalsmith.cli._shared import examples, model_names, recipe_names
 from crystalsmith.errors import InputError
 
 EPILOG = examples(
-    "crystalsmith train mp20/ run/ --recipe recipes/mp20-tiny.yaml --max-time 2h",
+    "crystalsmith train mp20/ run/ --recipe mp20-tiny --max-time 2h",
     "crystalsmith train mp20/ run/ --set model.preset=small --set optimizer.lr=3e-4 --set limits.max_epochs=50",
     "crystalsmith train mp20/ csp/ --task csp --base mp20-tiny --max-time 2h",
     "crystalsmith train mp20/ run/ --resume",
@@ -24,7 +24,14 @@ EPILOG = examples(
 def train(
     data: Annotated[Path, typer.Argument(help="Prepared data set (a folder written by crystalsmith data prepare).")],
     out: Annotated[Path, typer.Argument(help="Folder of the run; new or empty unless --resume.")],
-    recipe: Annotated[Path | None, typer.Option(help="YAML recipe; without it the published hyper-parameters.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file, or the name of a recipe of the package: mp20-tiny, mp20-csp, published, ...",
+            show_default="the published hyper-parameters",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the recipe; repeatable."),
@@ -58,7 +65,8 @@ def train(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(help="Start from the weights of this model (bundled name or folder).")
+        str | None,
+        typer.Option(help="Start from the weights of this model (bundled name or folder).", autocompletion=model_names),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:

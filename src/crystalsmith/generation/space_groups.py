@@ -153,8 +153,8 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     """Checked space groups, or None where nothing is asked.
 
     Args:
-        asked: numbers and ranges such as ``"225"``, ``"195-230"`` or ``"62,225"``, crystal systems, ``any``, or
-            ``free`` for none.
+        asked: numbers, symbols and ranges such as ``"225"``, ``"Fm-3m"``, ``"195-230"`` or ``"62,225"``, crystal
+            systems, ``any``, or ``free`` for none.
         file: of templates, a folder of ``train --task arrangements``, or a crystal (CIF, POSCAR, XYZ; several) whose
             own template is taken; None for the templates of the package.
 
@@ -188,14 +188,31 @@ def _numbers(text: str) -> set[int]:
         first, last = CRYSTAL_SYSTEMS[text]
     elif low.isdigit() and (not dash or high.isdigit()):
         first, last = int(low), int(high if dash else low)
+    elif number := _symbols().get(_bare(text)):
+        first = last = number
     else:
         raise InputError(
-            f"--space-group {text!r} is not a space group; write a number (225), a range (195-230), a crystal system "
+            f"--space-group {text!r} is not a space group; write a number (225), a symbol (Fm-3m), a range "
+            "(195-230), a crystal system "
             f"({', '.join(CRYSTAL_SYSTEMS)}), any or free."
         )
     if not 1 <= first <= last <= 230:
         raise InputError(f"--space-group {text} lies outside 1 to 230; write for example 225 or 195-230.")
     return set(range(first, last + 1))
+
+
+@lru_cache(maxsize=1)
+def _symbols() -> dict[str, int]:
+    """Number by Hermann-Mauguin symbol, short and full, of the standard settings."""
+    from moyopy import SpaceGroupType
+
+    types = [SpaceGroupType(number) for number in range(1, 231)]
+    return {_bare(symbol): one.number for one in types for symbol in (one.hm_full, one.hm_short)}
+
+
+def _bare(symbol: str) -> str:
+    """A symbol without what people write differently: spaces, underscores of screw axes, capitals."""
+    return symbol.replace(" ", "").replace("_", "").lower()
 
 
 def _ranges(numbers: Sequence[int]) -> str:

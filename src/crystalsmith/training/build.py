@@ -15,7 +15,7 @@ from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding
 from crystalsmith.network.registry import PRESETS, Config, Network, architecture, build_network
-from crystalsmith.training.config import Recipe
+from crystalsmith.training.config import NO_LICENCE, Recipe
 from crystalsmith.training.labels import Coverage
 from crystalsmith.training.settings import convert, refuse_unknown
 
@@ -99,7 +99,9 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
         network = build_network(dataclasses.replace(config, conditions=conditions))
     fit_scalers(network, coverage, list(coverage))
     histogram = {int(n): float(count) for n, count in (manifest.get("num_atoms_histogram") or {}).items()}
-    metadata = ModelMetadata(name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence)
+    metadata = ModelMetadata(
+        name=recipe.name, elements=elements_of(manifest), licence=recipe.card.licence or NO_LICENCE
+    )
     metadata = dataclasses.replace(metadata, properties={name: c.facts() for name, c in coverage.items()})
     if histogram:
         metadata = dataclasses.replace(metadata, num_atoms_histogram=histogram)
@@ -132,6 +134,7 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     metadata = dataclasses.replace(
         base.metadata,
         name=recipe.name,
+        licence=recipe.card.licence or base.metadata.licence,
         elements=tuple(sorted({*base.metadata.elements, *elements_of(manifest)})),
         properties={**base.metadata.properties, **{name: coverage[name].facts() for name in added}},
     )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crystalsmith.training.config import Recipe
+from crystalsmith.training.config import NO_LICENCE, Recipe
+from crystalsmith.training.known_data import known_data
 from crystalsmith.training.log import duration
 from crystalsmith.training.objective import LOSSES
 
@@ -54,8 +55,10 @@ class RunFacts:
         }
 
 
-def render_card(recipe: Recipe, manifest: Mapping[str, Any], facts: RunFacts, task: str = "generate") -> str:
-    """The card as Markdown; ``task`` is that of the model's process."""
+def render_card(
+    recipe: Recipe, manifest: Mapping[str, Any], facts: RunFacts, task: str = "generate", licence: str = NO_LICENCE
+) -> str:
+    """The card as Markdown; ``task`` is that of the model's process, ``licence`` that of its weights."""
     preset = recipe.model.get("preset", "base")
     origin = f"model preset `{preset}`" if recipe.base is None else f"started from the weights of `{recipe.base}`"
     parts = [
@@ -68,13 +71,17 @@ def render_card(recipe: Recipe, manifest: Mapping[str, Any], facts: RunFacts, ta
     ]
     if recipe.card.notes.strip():
         parts.append("## Notes\n" + recipe.card.notes.strip())
-    parts.append(f"## Licence\n{recipe.card.licence}")
+    known = known_data(manifest)
+    data = "as the source says" if known is None else f"{known.licence} ({known.name})"
+    parts.append(f"## Licence\nWeights: {licence}. Training data: {data}.")
     return "\n\n".join(parts) + "\n"
 
 
 def _data(manifest: Mapping[str, Any]) -> str:
     counts = manifest.get("counts", {})
     lines = [f"- data set: {manifest.get('name', 'unnamed')} (source: {manifest.get('source', 'not stated')})"]
+    if known := known_data(manifest):
+        lines.append(f"- {known.note}")
     if manifest.get("source_sha256"):
         lines.append(f"- SHA-256 of the source: {manifest['source_sha256']}")
     said = [f"{counts[key]:,} {key}" for key in ("train", "val", "test") if isinstance(counts.get(key), int)]

@@ -211,13 +211,17 @@ class OutputSettings:
         require(self.save_every_minutes > 0, "output.save_every_minutes must be positive.")
 
 
+NO_LICENCE = "not stated (set card.licence)"
+"""Licence of weights whose maker has said nothing."""
+
+
 @dataclass(frozen=True)
 class CardSettings:
-    """What the model card says beyond the facts of the run."""
+    """What the model card says beyond the facts of the run; an empty ``licence`` is that of the base, or not stated."""
 
     title: str | None = None
     notes: str = ""
-    licence: str = "MIT"
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,7 @@ class Recipe:
     """A whole training run.
 
     Attributes:
-        name: name of the model.
+        name: name of the model; empty: that of the folder of the run.
         seed: fixes initial weights, order of the data, times and noise.
         model: ``preset`` (tiny, small, base, transformer-tiny) and any field of that network's sizes.
         base: model whose weights the run starts from (a name or a folder); then ``model`` and ``process`` are the
@@ -264,7 +268,7 @@ class Recipe:
             ``ProcessConfig``.
     """
 
-    name: str = "crystalsmith-model"
+    name: str = ""
     seed: int = 0
     model: dict[str, Any] = field(default_factory=lambda: {"preset": "base"})
     process: dict[str, Any] = field(default_factory=lambda: {"constants": "data"})
@@ -319,14 +323,18 @@ def _plain(value: Any) -> Any:
 
 
 def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a YAML recipe (None = published defaults) and apply ``section.key=value`` overrides.
+    """Read a recipe (None = published defaults) and apply ``section.key=value`` overrides.
+
+    Args:
+        path: a YAML file, or the name of a recipe of the package (:func:`bundled_recipes`).
+        overrides: settings.
 
     Raises:
         InputError: if the file is missing, is not YAML, or a setting is unknown or wrong.
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        tree = _read_yaml(Path(path))
+        tree = _read_yaml(find_recipe(path))
     for assignment in overrides:
         assign(tree, assignment)
     # Sections of free keys start from their defaults, so that `--set model.num_blocks=2` keeps the preset.
@@ -336,13 +344,32 @@ def load_recipe(path: str | Path | None, overrides: Iterable[str] = ()) -> Recip
     return Recipe.from_dict(tree, where=Path(path).name if path is not None else "The recipe")
 
 
+def bundled_recipes() -> dict[str, Path]:
+    """The recipes of the package by name."""
+    from importlib.resources import files
+
+    return {path.stem: path for path in sorted(Path(str(files("crystalsmith.recipes"))).glob("*.yaml"))}
+
+
+def find_recipe(path: str | Path) -> Path:
+    """The file of a recipe: one that exists as named, or the package's of that name.
+
+    Raises:
+        InputError: if there is neither.
+    """
+    known = bundled_recipes()
+    if Path(path).is_file():
+        return Path(path)
+    if Path(path).parent in (Path("."), Path("recipes")) and Path(path).name.removesuffix(".yaml") in known:
+        return known[Path(path).name.removesuffix(".yaml")]
+    raise InputError(f"There is no recipe {path}; give a YAML file, or one of the package: {', '.join(known)}.")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no recipe at {path}; give a YAML file such as recipes/published.yaml.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe {path} cannot be read ({error}).") from None
     except yaml.YAMLError as error:
@@ -352,7 +379,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"The recipe {path} must be a mapping of settings; see recipes/published.yaml.")
+        raise InputError(f"The recipe {path} must be a mapping of settings; see crystalsmith train --help.")
     return tree
 
 

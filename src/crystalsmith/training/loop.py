@@ -353,7 +353,8 @@ class Loop:
         with self.learner.averaged():
             model = Model(self.model.network, self.model.process, metadata)
             task = model.process.config.task
-            save_model(model, self.out / name, render_card(self.recipe, self.dataset.manifest, facts, task))
+            card = render_card(self.recipe, self.dataset.manifest, facts, task, metadata.licence)
+            save_model(model, self.out / name, card)
 
 
 def describe_devices(fabric: Fabric) -> str:

@@ -7,6 +7,7 @@ with gradient accumulation over unequal passes, and its state must load without 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -50,6 +51,7 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = Fals
         InputError: if something about data, folder, recipe or hardware cannot work.
     """
     data, out = Path(data), Path(out)
+    recipe = named(recipe, out.resolve().name)
     with quiet_lightning():
         fabric = make_fabric(recipe)
         if launching_rank() == 0:
@@ -67,9 +69,15 @@ def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[st
     saved_path = Path(out) / RECIPE
     if not saved_path.is_file():
         raise InputError(f"There is no run to resume in {out}; start it without --resume.")
-    wanted = load_recipe(recipe if recipe is not None else saved_path, overrides)
-    refuse_changes(load_recipe(saved_path), wanted)
+    saved = load_recipe(saved_path)
+    wanted = named(load_recipe(recipe if recipe is not None else saved_path, overrides), saved.name)
+    refuse_changes(saved, wanted)
     return wanted
+
+
+def named(recipe: Recipe, name: str) -> Recipe:
+    """The recipe, with this name for the model unless it has one."""
+    return recipe if recipe.name else dataclasses.replace(recipe, name=name)
 
 
 def check(data: Path, recipe: Recipe) -> None:
