@@ -20,7 +20,7 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements",),
+    ("elements", "progress"),
     ("cells",),
     ("crystals", "properties", "geometry", "symmetry"),
     ("contracts", "formats", "wyckoff"),

@@ -138,11 +138,11 @@ def symmetry(
     Wyckoff positions that the training crystals occupy, for generate --space-group.
     """
     from crystalsmith.data.dataset import CrystalDataset
-    from crystalsmith.data.prepare import progress_bar
     from crystalsmith.data.sites import TEMPLATES, find_sites
+    from crystalsmith.progress import metered
 
     dataset = CrystalDataset.open(folder)
-    with progress_bar(True, len(dataset), "symmetry") as advance:
+    with metered("symmetry", len(dataset)) as advance:
         symmetric, templates = find_sites(dataset, jobs, source=source, progress=advance)
     print(
         f"{symmetric:,} of {len(dataset):,} crystals have a symmetry; {templates:,} templates in {folder / TEMPLATES}."

@@ -6,7 +6,6 @@ import csv
 import os
 import secrets
 import shutil
-import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -24,6 +23,7 @@ from crystalsmith.data.rows import SPLITS, Chunk, Refused
 from crystalsmith.data.writer import AboveHull, Collected, write_dataset
 from crystalsmith.elements import ALLOWED, SYMBOLS
 from crystalsmith.errors import InputError
+from crystalsmith.progress import metered
 
 CHUNK = 1000
 """Rows that a worker gets at a time: enough to vectorise over, little enough to hold many of."""
@@ -189,7 +189,7 @@ def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int |
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
     collected = Collected()
-    with _ledger(ledger, header=True) as write, progress_bar(progress, total) as advance:
+    with _ledger(ledger, header=True) as write, metered("preparing", total, "rows", progress) as advance:
         for prepared in _map(chunks, rules, jobs):
             write(prepared.refused)
             collected.add(prepared)
@@ -245,27 +245,6 @@ def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
             table.writerows((r.number, r.id, r.reason, r.detail) for r in refused)
 
         yield write
-
-
-@contextmanager
-def progress_bar(progress: bool, total: int | None, what: str = "preparing") -> Iterator[Any]:
-    """A function to tell how many rows are done; draws a bar on the error stream of a terminal only."""
-    if not (progress and sys.stderr.isatty()):
-        yield lambda rows: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total, rate="")
-
-        def advance(rows: int) -> None:
-            bar.advance(task, rows)
-            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:.0f} rows/s" if speed else "")
-
-        yield advance
 
 
 def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: Path) -> str:

@@ -22,8 +22,8 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.potentials import worker_calculator
-from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.progress import metered
 
 FILE = "elastic.jsonl"
 
@@ -163,7 +163,7 @@ def bulk_moduli(
         if key not in done:
             tasks.append((crystal.sample.id, key, found))
     setting = (potential, scale, strains, device)
-    with bar("bulk moduli", len(by_key)) as advance:
+    with metered("bulk moduli", len(by_key)) as advance:
         advance(len(by_key) - len(tasks))
         for number, status, result in supervised(_start, setting, tasks, jobs, time_limit):
             name, key, _ = tasks[number]

@@ -15,7 +15,8 @@ from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, for
 from crystalsmith.evaluation.metrics import Judged
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.evaluation.work import TooSlow, at_most, bar, in_order
+from crystalsmith.evaluation.work import TooSlow, at_most, in_order
+from crystalsmith.progress import metered
 
 CHUNK = 32
 
@@ -27,7 +28,7 @@ def described(samples: Sequence[Sample], jobs: int) -> list[Judged]:
     """Each crystal with its facts; those that cannot be described have failed."""
     chunks = [list(samples[k : k + CHUNK]) for k in range(0, len(samples), CHUNK)]
     crystals = []
-    with bar("describing", len(samples)) as advance:
+    with metered("describing", len(samples)) as advance:
         for part in in_order(_describe, chunks, min(jobs, len(samples) // 100)):
             crystals += part
             advance(len(part))
@@ -190,7 +191,7 @@ def match(
             groups.setdefault(formula_key(found[2]), []).append((crystal, found))
     novelty = reference is not None and reference.num_structures > 0
     tasks = [_Peers([(c.sample.id, a) for c, a in g], _known(reference, g[0][1])) for g in groups.values()]
-    with bar("matching", sum(len(g) for g in groups.values())) as advance:
+    with metered("matching", sum(len(g) for g in groups.values())) as advance:
         for members, verdicts in zip(
             groups.values(), in_order(_match, tasks, min(jobs, len(tasks) // 50)), strict=True
         ):

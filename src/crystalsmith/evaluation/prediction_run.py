@@ -18,7 +18,7 @@ from crystalsmith.evaluation.facts import reduced_formula
 from crystalsmith.evaluation.prediction import SETTINGS, Scored, assign, same_formula, score, summarise
 from crystalsmith.evaluation.report import csv_text, finite, percent, rounded, write_atomically
 from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
-from crystalsmith.evaluation.work import bar
+from crystalsmith.progress import metered
 
 FORMAT = "crystalsmith-score-1"
 COLUMNS = (
@@ -69,7 +69,7 @@ def score_files(predicted: Path, truth: Path, out: Path, options: Options) -> di
     most = max(len(numbers) for numbers in made_for)
     samples = sorted({1, most} if options.samples is None else {k for k in options.samples if k <= most} or {most})
     pairs = same_formula(made, targets)
-    with bar("Matching", len(pairs), "pairs") as tell:
+    with metered("Matching", len(pairs), "pairs") as tell:
         scored = score(made, targets, made_for, jobs=options.jobs, time_limit=options.time_limit, tell=tell)
     used = {number for numbers in made_for for number in numbers}
     result = {

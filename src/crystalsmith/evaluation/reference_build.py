@@ -25,7 +25,8 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.energies import Entries, read_entries
 from crystalsmith.evaluation.facts import LOOSE, density
 from crystalsmith.evaluation.reference import ADDED_ELEMENT, FORMAT, formula_text, parse_elements
-from crystalsmith.evaluation.work import bar, in_order
+from crystalsmith.evaluation.work import in_order
+from crystalsmith.progress import metered
 from crystalsmith.symmetry import space_group
 
 CHUNK = 500
@@ -135,7 +136,7 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
     chunks, total = _chunks(path, splits)
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
-    with bar(f"reading {path.name}", total) as advance:
+    with metered(f"reading {path.name}", total) as advance:
         for rows in in_order(partial(_describe, splits=splits), chunks, jobs):
             for row in rows:
                 if isinstance(row, str):

@@ -31,8 +31,8 @@ from crystalsmith.evaluation.potentials import (
     worker_calculator,
 )
 from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.progress import metered
 
 FILE = "relaxed.jsonl"
 GEOMETRIES = "relaxed.extxyz"
@@ -152,7 +152,7 @@ def relax_all(
     finished = {r.id: r for r in done if wanted.get(r.id) == r.key}
     tasks = [(c.sample.id, wanted[c.sample.id], c.sample.arrays) for c in crystals if c.sample.id in wanted]
     tasks = [t for t in tasks if t[0] not in finished]
-    with bar("relaxing", len(wanted)) as advance:
+    with metered("relaxing", len(wanted)) as advance:
         advance(len(finished))
         for result in relaxations(tasks, settings, jobs):
             append_line(file, asdict(result))

@@ -30,8 +30,8 @@ from crystalsmith.evaluation.potentials import (
 )
 from crystalsmith.evaluation.reference import Reference
 from crystalsmith.evaluation.relaxation import key_of, unknown_elements
-from crystalsmith.evaluation.work import bar
 from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.progress import metered
 
 FOLDER = "potentials"
 
@@ -161,7 +161,7 @@ class Energies:
         if not self.file.exists():
             _begin(self.file, _identity(self.potential, self.reference))
         points = []
-        with bar(f"{self.potential.name} on the reference", len(tasks), "structures") as advance:
+        with metered(f"{self.potential.name} on the reference", len(tasks), "structures") as advance:
             for number, status, result in supervised(_start, self._setting, tasks, jobs, TIME_LIMIT):
                 name, key, arrays = tasks[number]
                 if status in (TIMED_OUT, CRASHED):

@@ -1,10 +1,9 @@
-"""Many small jobs over worker processes, a limit on time, and a progress bar."""
+"""Many small jobs over worker processes, and a limit on time."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -90,24 +89,3 @@ def at_most(seconds: float) -> Iterator[None]:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
     except TooSlow:
         raise TooSlow(f"took more than {seconds:g} s") from None
-
-
-@contextmanager
-def bar(title: str, total: int | None, unit: str = "crystals") -> Iterator[Callable[[int], None]]:
-    """A function to tell how much more is done; draws a bar on the error stream of a terminal, else nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total, rate="")
-
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:.3g} {unit}/s" if speed else "")
-
-        yield advance

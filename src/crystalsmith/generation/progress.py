@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol
+from typing import Protocol
+
+from crystalsmith.progress import Meter
 
 
 class Reporter(Protocol):
@@ -39,47 +41,27 @@ class Silent:
     def close(self) -> None: ...
 
 
-class Bar:
-    """A progress bar on stderr: crystals done, the step within the batch, rate and time left."""
+class Shown:
+    """A meter of crystals, with the step within the batch."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("generating"),
-            BarColumn(),
-            TextColumn("{task.fields[crystals]} of {task.total:.0f} crystals"),
-            TextColumn("[dim]{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task: Any = None
+        self._meter: Meter | None = None
 
     def start(self, total: int, done: int) -> None:
-        self._bar.start()
-        self._task = self._bar.add_task("", total=total, completed=done, crystals=done, detail="")
+        self._meter = Meter("generating", total, "crystals", done)
 
     def step(self, done: int, size: int, step: int, steps: int) -> None:
-        speed = self._bar.tasks[0].speed
-        rate = "" if not speed else f", {speed:.2f} crystals/s" if speed > 1 else f", {1 / speed:.1f} s per crystal"
-        self._bar.update(
-            self._task,
-            completed=done + size * step / steps,
-            crystals=done + (size if step == steps else 0),
-            detail=f"step {step}/{steps} of {size}{rate}",
-        )
+        assert self._meter is not None
+        self._meter.update(done + size * step / steps, f"step {step}/{steps}", done + (size if step == steps else 0))
 
     def message(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        print(text, file=sys.stderr) if self._meter is None else self._meter.say(text)
 
     def close(self) -> None:
-        self._bar.stop()
+        if self._meter is not None:
+            self._meter.close()
 
 
 def reporter(enabled: bool) -> Reporter:
-    """A bar where stderr is a terminal, otherwise silence."""
-    return Bar() if enabled and sys.stderr.isatty() else Silent()
+    """One that shows where the run stands, or one that is silent."""
+    return Shown() if enabled else Silent()

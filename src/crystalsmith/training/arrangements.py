@@ -172,8 +172,8 @@ class _Fit:
                 if loss < best[0] or not self.val:
                     best, state = (loss, likeliest), copy.deepcopy(self.network.state_dict())
                 left = seconds / epoch * (settings.epochs - epoch)
-                text = f"epoch {epoch} · loss {train_loss:.3f} · validation {loss:.3f} · {duration(left)} left"
-                self.console.update(epoch / settings.epochs, text)
+                parts = f"epoch {epoch}", f"{duration(left)} left", f"validation {loss:.3f}", f"loss {train_loss:.3f}"
+                self.console.update(epoch / settings.epochs, *parts)
                 if stop():
                     break
         self.network.load_state_dict(state)

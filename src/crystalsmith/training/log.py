@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.progress import Face, choose_face
 
 Row = dict[str, float | int | str | None]
 
@@ -85,47 +84,29 @@ class TensorBoardLog:
 
 
 class Console:
-    """One live line on a terminal, a line per minute elsewhere; nothing when quiet."""
+    """Where a training run stands: a live line, or a line per minute; nothing when quiet."""
 
-    def __init__(self, quiet: bool = False, every_seconds: float = 60.0) -> None:
-        self.quiet, self.every = quiet, every_seconds
-        self.live = not quiet and sys.stderr.isatty()
-        self.last = time.monotonic()
-        self._progress: Any = None
-        self._task: Any = None
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._face: Face | None = None
 
     def __enter__(self) -> Console:
-        if self.live:
-            from rich.console import Console as RichConsole
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            self._progress = Progress(
-                BarColumn(bar_width=24), TextColumn("{task.description}"), console=RichConsole(stderr=True)
-            )
-            self._task = self._progress.add_task("starting", total=1.0)
-            self._progress.start()
+        self._face = None if self.quiet else choose_face("training")
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._face is not None:
+            self._face.close()
 
-    def update(self, progress: float, text: str) -> None:
-        """Show where the run stands."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=progress, description=text)
-        elif not self.quiet and time.monotonic() - self.last >= self.every:
-            self.last = time.monotonic()
-            self.say(text)
+    def update(self, progress: float, *parts: str) -> None:
+        """Show the share that is done and words beside it, the dearest first."""
+        if self._face is not None:
+            self._face.show(progress, list(parts))
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self.quiet:
-            return
-        if self._progress is not None:
-            self._progress.console.print(text, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        if self._face is not None:
+            self._face.say(text)
 
 
 def duration(seconds: float) -> str:

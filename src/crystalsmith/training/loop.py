@@ -284,17 +284,17 @@ class Loop:
         if self.fabric.global_rank != 0:
             return
         done = self.limits.progress(self.step, self.elapsed)
-        text = f"step {self.step:,} · epoch {self.epoch:.2f}"
+        parts = [f"step {self.step:,}"]
+        if done > 0:
+            parts.append(f"{duration(self.elapsed * (1 - done) / done)} left")
+        if self.last_validation is not None:
+            parts.append(f"validation {self.last_validation['total']:.3f}")
         count, spent = self.tally.crystals, self.tally.busy + self.source.waited
         if count and spent:
             total, coordinates, cell, species = (self.tally.means()[name] for name in LOSSES[:4])
-            text += f" · loss {total:.3f} (coordinates {coordinates:.3f}, cell {cell:.3f}, elements {species:.3f})"
-            text += f" · {count / spent:.0f} crystals/s"
-        if self.last_validation is not None:
-            text += f" · validation {self.last_validation['total']:.3f}"
-        if done > 0:
-            text += f" · {duration(self.elapsed * (1 - done) / done)} left"
-        self.console.update(done, text)
+            parts += [f"loss {total:.3f}", f"{count / spent:.0f} crystals/s", f"epoch {self.epoch:.2f}"]
+            parts.append(f"coordinates {coordinates:.3f}, cell {cell:.3f}, elements {species:.3f}")
+        self.console.update(done, *parts)
 
     # ---- saving
 

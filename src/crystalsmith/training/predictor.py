@@ -220,10 +220,11 @@ class _Fit:
 
     def _show(self, seconds: float) -> None:
         done = self.limits.progress(self.step, seconds)
-        text = f"step {self.step:,} · error {self.mean_loss * self.predictor.facts.std:.3g}"
-        if self.best is not None:
-            text += f" · best validation {self.best:.4g} {self.coverage.unit}".rstrip()
-        text += f" · {self.crystals / max(seconds, 1e-9):.0f} crystals/s"
+        parts = [f"step {self.step:,}"]
         if done > 0:
-            text += f" · {duration(seconds * (1 - done) / done)} left"
-        self.console.update(done, text)
+            parts.append(f"{duration(seconds * (1 - done) / done)} left")
+        if self.best is not None:
+            parts.append(f"best validation {self.best:.4g} {self.coverage.unit}".rstrip())
+        parts.append(f"error {self.mean_loss * self.predictor.facts.std:.3g}")
+        parts.append(f"{self.crystals / max(seconds, 1e-9):.0f} crystals/s")
+        self.console.update(done, *parts)
