@@ -166,26 +166,37 @@ class Process:
             num_atoms=num_atoms,
         )
 
-    def corrupt(self, clean: CrystalBatch, t: Tensor, draw: Draw) -> CrystalBatch:
-        """The batch noised to times ``t (B,)``."""
+    def corrupt(self, clean: CrystalBatch, t: Tensor, draw: Draw, t_species: Tensor | None = None) -> CrystalBatch:
+        """The batch noised to times ``t (B,)``, its elements to ``t_species (B,)`` if that is given.
+
+        Elements and geometry at times of their own (UniDiffuser: Bao et al., "One transformer fits all distributions
+        in multi-modal diffusion at scale", ICML 2023) teach one network to generate, to predict structures of given
+        elements (``t_species`` = 0) and to decorate given geometries. The network is told ``t`` only: which atoms are
+        masked says as much of the elements' time as there is to know (Ou et al., "Your absorbing discrete diffusion
+        secretly models the conditional distributions of clean data", ICLR 2025).
+        """
         per_atom, t_atom = _per_atom(clean, t)
         species = clean.atomic_numbers
         if self.corrupts_species:
-            species = draw.categorical(self.species.corruption_logits(species, t_atom)) + 1
+            s_atom = t_atom if t_species is None else t_species[clean.batch_index]
+            species = draw.categorical(self.species.corruption_logits(species, s_atom)) + 1
         return clean.replace(
             frac_coords=self.coordinates.corrupt(clean.frac_coords, t_atom, per_atom, draw.atoms()),
             cell=self.cell.corrupt(clean.cell, t, clean.num_atoms, draw.cell()),
             atomic_numbers=species,
         )
 
-    def loss(self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor) -> Losses:
-        """Losses of predicted scores for a batch noised by :meth:`corrupt` to times ``t (B,)``."""
+    def loss(
+        self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor, t_species: Tensor | None = None
+    ) -> Losses:
+        """Losses of predicted scores for a batch noised by :meth:`corrupt` with the same times."""
         per_atom, t_atom = _per_atom(clean, t)
         frac = self.coordinates.loss(scores.frac_coords, clean.frac_coords, noisy.frac_coords, t_atom, per_atom)
         cell = self.cell.loss(scores.cell, clean.cell, noisy.cell, t, clean.num_atoms)
         if self.corrupts_species:
             numbers = clean.atomic_numbers, noisy.atomic_numbers
-            species, nll = self.species.loss(scores.species_logits, *numbers, t_atom)
+            s_atom = t_atom if t_species is None else t_species[clean.batch_index]
+            species, nll = self.species.loss(scores.species_logits, *numbers, s_atom)
         else:
             species = nll = torch.zeros_like(frac)
         sums = [sum_over_atoms(x, clean) for x in (frac, species, nll)]

@@ -224,16 +224,18 @@ class SymmetricProcess(Process):
         drawn, likely = self.base.predict_species(chosen, shared, t, t_next, decide, **settings)
         return drawn[one.of], likely[one.of]
 
-    def corrupt(self, clean: CrystalBatch, t: Tensor, draw: Draw) -> CrystalBatch:
+    def corrupt(self, clean: CrystalBatch, t: Tensor, draw: Draw, t_species: Tensor | None = None) -> CrystalBatch:
         """See :meth:`Process.corrupt`; the clean crystals have the symmetry."""
-        noisy = self.base.corrupt(clean, t, _OrbitDraw(draw, self.symmetry))
+        noisy = self.base.corrupt(clean, t, _OrbitDraw(draw, self.symmetry), t_species)
         return noisy.replace(cell=self._about(self.cell.mean(clean.cell, t, clean.num_atoms), noisy.cell))
 
-    def loss(self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor) -> Losses:
+    def loss(
+        self, scores: Scores, clean: CrystalBatch, noisy: CrystalBatch, t: Tensor, t_species: Tensor | None = None
+    ) -> Losses:
         """See :meth:`Process.loss`; of what the reverse process uses, the averages over orbits."""
         shared = self._shared(scores)
         logits = self._means(shared.species_logits)[self.orbits.of]
-        return self.base.loss(Scores(shared.frac_coords, shared.cell, logits), clean, noisy, t)
+        return self.base.loss(Scores(shared.frac_coords, shared.cell, logits), clean, noisy, t, t_species)
 
     def renoise(self, batch: CrystalBatch, t: Tensor, t_next: Tensor, draw: Draw) -> CrystalBatch:
         """See :meth:`Process.renoise`."""

@@ -14,6 +14,7 @@ from crystalsmith.contracts import Conditions, Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import NUM_CLASSES
 from crystalsmith.neighbors import EdgeTable, build_edges
+from crystalsmith.network.attention import CrystalAttention, all_pairs
 from crystalsmith.network.basis import SinusoidalEncoding
 from crystalsmith.network.conditioning import ConditionConfig, Conditioned, check_keys, read_conditions
 from crystalsmith.network.context import CrystalContext
@@ -108,6 +109,8 @@ class GemNetDenoiser(Conditioned):
         nn.init.uniform_(self.species.weight, -(3.0**0.5), 3.0**0.5)
         self.latent = nn.Linear(width * (2 + len(self.base_names)), width)
         self.context = CrystalContext(width, blocks) if gemnet.crystal_context else None
+        heads = gemnet.attention_heads
+        self.attention = nn.ModuleList(CrystalAttention(width, heads) for _ in range(blocks + 1) if heads)
         self.basis = BasisProjection(gemnet)
         self.edges = EdgeEmbedding(width, gemnet.num_radial, width)
         self.lattice = LatticeEmbedding(width)
@@ -144,11 +147,14 @@ class GemNetDenoiser(Conditioned):
         if copies > 1:
             edges, basis, direction = edges.repeat(copies), basis.repeat(copies), direction.repeat(copies, 1)
             h, m, force, stress = h.repeat(copies, 1), m.repeat(copies, 1), force.repeat(copies), stress.repeat(copies)
+        pairs = all_pairs(start, copies) if self.attention else None
         for index in range(len(self.blocks)):
-            h, m = recomputed(again, self._round, index, batch, h, m, basis, edges, embedded)
+            h, m = recomputed(again, self._round, index, batch, h, m, basis, edges, embedded, pairs)
             # Apart from the block, so that the backward pass holds what only one of the two made.
             more_force, more_stress = recomputed(again, self._heads, index + 1, m, basis)
             force, stress = force + more_force, stress + more_stress
+        if pairs is not None:
+            h = self.attention[-1](h, pairs)
         return self._read_out(batch, h, force, stress, direction, edges)
 
     def _heads(self, index: int, m: Tensor, basis: EdgeBasis) -> tuple[Tensor, Tensor]:
@@ -163,8 +169,11 @@ class GemNetDenoiser(Conditioned):
         basis: EdgeBasis,
         edges: EdgeTable,
         embedded: dict[str, tuple[Tensor, Tensor]],
+        pairs: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
         """One block, with what it is told of the crystal and the conditions."""
+        if pairs is not None:
+            h = self.attention[index](h, pairs)
         if self.context is not None:
             h = h + self.context.share(index, batch, h)
         h = self.adapt(h, index, batch, embedded)

@@ -20,6 +20,9 @@ from crystalsmith.network.basis import RadialBasis, zonal_harmonics
 from crystalsmith.network.layers import Dense, Residual, half_sum, he_orthogonal_, scaled_silu, stack
 
 
+_MAY_BE_ZERO = ("num_blocks", "head_residuals", "attention_heads")
+
+
 @dataclass(frozen=True)
 class GemNetConfig:
     """Sizes of the network; the defaults are the published ones.
@@ -36,6 +39,8 @@ class GemNetConfig:
         head_residuals: residual layers of each force head.
         crystal_context: let atoms know their crystal as a whole, see :mod:`crystalsmith.network.context` (not in the
             published model).
+        attention_heads: of the attention among all atoms of a crystal (:mod:`crystalsmith.network.attention`); 0 = no
+            attention, as in the published model.
     """
 
     width: int = 512
@@ -52,16 +57,19 @@ class GemNetConfig:
     width_cbf: int = 16
     head_residuals: int = 3
     crystal_context: bool = False
+    attention_heads: int = 0
 
     def __post_init__(self) -> None:
         if self.edge_rule not in ("mutual", "published"):
             raise InputError(f"The network setting edge_rule is {self.edge_rule!r}; use mutual or published.")
         for entry in fields(self):
-            value, may_be_zero = getattr(self, entry.name), entry.name in ("num_blocks", "head_residuals")
+            value, may_be_zero = getattr(self, entry.name), entry.name in _MAY_BE_ZERO
             if isinstance(entry.default, bool | str):
                 continue
             if not (value > 0 or (may_be_zero and value == 0)):
                 raise InputError(f"The network setting {entry.name} is {value!r}; it must be positive.")
+        if self.attention_heads and self.width % self.attention_heads:
+            raise InputError(f"The network's width {self.width} is no multiple of attention_heads.")
 
 
 # Scale factors of GemNet-dT for three interaction blocks; further blocks have 1 (published table).

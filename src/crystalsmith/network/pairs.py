@@ -58,7 +58,7 @@ def build_pairs(batch: CrystalBatch, cutoff: float, num_radial: int, num_angular
 
 
 def _build(batch: CrystalBatch, cutoff: float, num_radial: int, num_angular: int, num_waves: int) -> Pairs:
-    target, source = _pair_indices(batch)
+    target, source = pair_indices(batch)
     crystal = batch.batch_index[target]
     difference = batch.frac_coords[source] - batch.frac_coords[target]
     difference = difference - difference.round()
@@ -109,7 +109,7 @@ def traceless(components: Tensor) -> Tensor:
     return torch.stack(rows, -2)
 
 
-def _pair_indices(batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+def pair_indices(batch: CrystalBatch) -> tuple[Tensor, Tensor]:
     """Target and source of each pair, both ``(P,)``."""
     n = batch.num_atoms
     per_atom = n[batch.batch_index]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
-_ORDER, _TIMES, _SYMMETRY = 0, 1, 2  # what a random generator is for
+_ORDER, _TIMES, _SYMMETRY, _APART = 0, 1, 2, 3  # what a random generator is for
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:
@@ -92,6 +92,18 @@ def draw_symmetric(size: int, seed: int, step: int, share: float) -> NDArray[np.
     """Which crystals ``(size,)`` of one optimiser step are noised within their space group."""
     rng = np.random.default_rng([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, _SYMMETRY, step])
     return rng.random(size) < share
+
+
+def draw_species_times(times: NDArray[np.float32], seed: int, step: int, share: float) -> NDArray[np.float32]:
+    """Times ``(size,)`` of the elements of one optimiser step, whose geometry has ``times``.
+
+    A ``share`` of the crystals, drawn anew each step, has elements at a time of their own: half of them at 0 (all
+    known, as in structure prediction), half anywhere.
+    """
+    rng = np.random.default_rng([seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, _APART, step])
+    chosen, own = rng.random(len(times)), rng.random(len(times)).astype(np.float32)
+    own = np.where(chosen < 0.5 * share, np.float32(0.0), np.maximum(own, np.float32(1e-5)))
+    return np.where(chosen < share, own, times)
 
 
 def fixed_times(size: int, first: float = 1e-5) -> NDArray[np.float32]:

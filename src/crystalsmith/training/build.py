@@ -8,18 +8,23 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding
+from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.registry import PRESETS, Config, Network, architecture, build_network
 from crystalsmith.training.config import NO_LICENCE, Recipe
 from crystalsmith.training.labels import Coverage
 from crystalsmith.training.settings import convert, refuse_unknown
 
 Manifest = Mapping[str, Any]
+
+LOSS_WEIGHTS = ("weight_frac_coords", "weight_cell", "weight_species", "cross_entropy_weight")
+"""Settings of the process that a run may change in a model that it starts from: they are of training alone."""
 
 
 def denoiser_config(settings: Mapping[str, Any]) -> Config:
@@ -109,9 +114,9 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
 
 
 def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage]) -> Model:
-    """The base model with an adapter for each property that it does not know yet; all it knew is as it was.
+    """The base model with each property that it does not know yet, and attention if asked for; all it knew is as it was.
 
-    The adapters mix in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
+    What is new mixes in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
     one: a denoiser that generates has seen crystals with every share of their elements known, also with all of them.
     """
     from crystalsmith.checkpoints.store import load_model
@@ -120,12 +125,16 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     base = load_model(recipe.base)
     known = {c.name for c in base.network.config.conditions}
     added = [name for name in coverage if name not in known]
-    new = tuple(condition_config(coverage[name], "adapter") for name in added)
+    new = tuple(condition_config(coverage[name], recipe.conditions.place) for name in added)
     config = dataclasses.replace(base.network.config, conditions=(*base.network.config.conditions, *new))
+    if "attention_heads" in recipe.model:
+        assert isinstance(config, DenoiserConfig)
+        heads = convert(int, recipe.model["attention_heads"], "model.attention_heads")
+        config = dataclasses.replace(config, gemnet=dataclasses.replace(config.gemnet, attention_heads=heads))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         network = build_network(config)
-    network.load_state_dict(base.network.state_dict(), strict=False)
+    network.load_state_dict(grown_weights(base.network, network), strict=False)
     fit_scalers(network, coverage, added)
     if recipe.freeze_base:
         mine = tuple(f"{module}.{name}." for module in ("properties", "adapters") for name in added)
@@ -141,16 +150,34 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     return Model(network, Process(task_config(recipe, base.process.config)), metadata)
 
 
+def grown_weights(base: Network, network: Network) -> dict[str, Tensor]:
+    """The base's weights for a network with more properties in its latent vector: their columns start at zero."""
+    weights = base.state_dict()
+    if base.base_names == network.base_names:
+        return weights
+    if not (isinstance(base, GemNetDenoiser) and isinstance(network, GemNetDenoiser)):
+        raise InputError("Only a GemNet model can gain properties in its base; set conditions.place=adapter.")
+    columns = weights["latent.weight"].split(base.config.width, dim=1)  # species, time, then the properties by name
+    old = dict(zip(base.base_names, columns[2:], strict=True))
+    zero = torch.zeros_like(columns[0])
+    new = [old.get(name, zero) for name in network.base_names]
+    return weights | {"latent.weight": torch.cat([*columns[:2], *new], dim=1)}
+
+
 def task_config(recipe: Recipe, base: ProcessConfig) -> ProcessConfig:
-    """The process of a run that starts from a model: the model's, with the task that the recipe names, if any.
+    """The process of a run that starts from a model: the model's, with the task and loss weights of the recipe, if any.
 
     Raises:
         InputError: if there is no such task, or the recipe names settings of network or process that are the model's.
     """
     task = recipe.process.get("task")
-    fixed = [f"model.{key}" for key, value in recipe.model.items() if (key, value) != ("preset", "base")]
+    free = ("attention_heads",)
+    fixed = [f"model.{k}" for k, value in recipe.model.items() if (k, value) != ("preset", "base") and k not in free]
     own = (("constants", "data"), ("task", task))
-    fixed += [f"process.{key}" for key, value in recipe.process.items() if (key, value) not in own]
+    weights = {key: value for key, value in recipe.process.items() if key in LOSS_WEIGHTS}
+    base = dataclasses.replace(base, **{k: convert(float, v, f"process.{k}") for k, v in weights.items()})
+    rest = {key: value for key, value in recipe.process.items() if key not in LOSS_WEIGHTS}
+    fixed += [f"process.{key}" for key, value in rest.items() if (key, value) not in own]
     if fixed:
         raise InputError(f"The run starts from the model {recipe.base}, which has its own {fixed[0]}; leave it out.")
     return dataclasses.replace(base, task=task) if task is not None else base

@@ -36,6 +36,9 @@ class DataSettings:
         on_device: keep the whole training set on the device.
         symmetric_share: of the crystals, drawn anew each step, that are noised within their space group, as they will
             be where a space group is asked for; needs ``crystalsmith data symmetry``.
+        free_elements: share of the crystals, drawn anew each step, whose elements are noised to a time of their own
+            (:func:`crystalsmith.training.batching.draw_species_times`): one model then generates, predicts structures
+            and decorates given geometries.
     """
 
     batch_size: int = 512
@@ -46,6 +49,7 @@ class DataSettings:
     num_workers: int = 1
     on_device: bool = False
     symmetric_share: float = 0.0
+    free_elements: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 1, "data.batch_size must be at least 1.")
@@ -59,13 +63,15 @@ class DataSettings:
         require(self.bucket_batches >= 1, "data.bucket_batches must be at least 1.")
         require(self.num_workers >= 0, "data.num_workers must not be negative.")
         require(0 <= self.symmetric_share <= 1, "data.symmetric_share must lie between 0 and 1.")
+        require(0 <= self.free_elements <= 1, "data.free_elements must lie between 0 and 1.")
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Adam, or AdamW with decoupled weight decay on matrices (never on biases or gains)."""
+    """Adam, AdamW with decoupled weight decay on matrices (never on biases or gains), or Muon for the hidden matrices
+    beside AdamW for the rest (:mod:`crystalsmith.training.muon`)."""
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -287,8 +293,6 @@ class Recipe:
     card: CardSettings = field(default_factory=CardSettings)
 
     def __post_init__(self) -> None:
-        adapters = self.conditions.place == "adapter" or not self.conditions.properties
-        require(self.base is None or adapters, "A fine-tuned model takes adapters: set conditions.place=adapter.")
         if self.schedule.name == "cosine":
             limits = self.limits
             by_steps = limits.max_steps is not None or limits.max_epochs is not None

@@ -28,7 +28,7 @@ class Learner:
         self.network, self.clipping, self.limits = network, recipe.clipping, limits
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
-        self.optimizer = make_optimizer(self.parameters, recipe.optimizer)
+        self.optimizer = make_optimizer(self.parameters, recipe.optimizer, self.names)
         self.rate = LearningRate(recipe.schedule, recipe.optimizer.lr, limits)
         decay, warmup = recipe.ema.decay, recipe.ema.warmup
         self.ema = None if decay is None else WeightAverage(network, decay, warmup)

@@ -20,6 +20,7 @@ from crystalsmith.data.sites import open_sites
 from crystalsmith.diffusion.symmetric import Symmetry
 from crystalsmith.training.batching import (
     Rows,
+    draw_species_times,
     draw_symmetric,
     draw_times,
     epoch_batches,
@@ -50,6 +51,7 @@ class Pass:
         weight: 1, or 0 for a crystal that only keeps an idle device in step.
         conditions: their labels by property.
         symmetry: within which they are noised; None = freely.
+        t_species: ``(B,)`` float32, times of their elements; None = those of the geometry.
     """
 
     crystals: CrystalBatch
@@ -58,12 +60,15 @@ class Pass:
     weight: float = 1.0
     conditions: dict[str, Tensor] = field(default_factory=dict)
     symmetry: Symmetry | None = None
+    t_species: Tensor | None = None
 
     def to(self, device: torch.device) -> Pass:
         """The pass on a device."""
         labels = {name: value.to(device) for name, value in self.conditions.items()}
         symmetry = None if self.symmetry is None else self.symmetry.to(device)
-        return Pass(self.crystals.to(device), self.rows.to(device), self.t.to(device), self.weight, labels, symmetry)
+        t_species = None if self.t_species is None else self.t_species.to(device)
+        crystals, rows, t = self.crystals.to(device), self.rows.to(device), self.t.to(device)
+        return Pass(crystals, rows, t, self.weight, labels, symmetry, t_species)
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,9 @@ class StepSource:
             chosen = draw_symmetric(len(batch), self.seed, index, settings.symmetric_share)[share]
             tables = [Symmetry.from_arrays(self.sites.batch(self.rows[mine[cut]], chosen[cut])) for cut in cuts]
             passes = [replace(one, symmetry=table) for one, table in zip(passes, tables, strict=True)]
+        if settings.free_elements > 0:
+            own = draw_species_times(t, self.seed, index, settings.free_elements)[share]
+            passes = [replace(p, t_species=torch.from_numpy(own[c].copy())) for p, c in zip(passes, cuts, strict=True)]
         return Step(index, passes, len(batch))
 
     def iterate(self, first: int) -> Generator[Step, None, None]:

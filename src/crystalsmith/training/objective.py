@@ -81,13 +81,14 @@ def pass_losses(
     if one.symmetry is not None:
         process = SymmetricProcess(process, one.symmetry)
     draw = CrystalNoise(seed, one.rows, one.crystals.num_atoms).at(step, 0)
-    noisy = process.corrupt(one.crystals, one.t, draw)
+    noisy = process.corrupt(one.crystals, one.t, draw, one.t_species)
     conditions = one.conditions
     if conditions:
         count = 1 + len(conditions)
         uniforms = [crystal_uniform(seed, one.rows, step * count + k) for k in range(count)]
         conditions = drop(conditions, uniforms, probability, dropout)
-    return process.loss(denoiser(noisy, one.t, conditions or None), one.crystals, noisy, one.t)
+    scores = denoiser(noisy, one.t, conditions or None)
+    return process.loss(scores, one.crystals, noisy, one.t, one.t_species)
 
 
 def loss_table(losses: Losses) -> Tensor:

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from crystalsmith.training.config import OptimizerSettings
+from crystalsmith.training.muon import Muon
 
 
-def make_optimizer(parameters: Sequence[Tensor], settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """Adam, or AdamW that decays matrices only."""
+HEADS = ("species.", "species_head.", "time.", "properties.", "force_heads.", "lattice_heads.", "basis.", "context.head.")
+"""Parts of a network whose matrices are no hidden layers: tables, encodings, bases and outputs. AdamW moves them."""
+
+
+def make_optimizer(
+    parameters: Sequence[Tensor], settings: OptimizerSettings, names: Mapping[Tensor, str] | None = None
+) -> torch.optim.Optimizer:
+    """Adam, AdamW that decays matrices only, or Muon for the hidden matrices, which ``names`` tell from the others."""
+    if settings.name == "muon":
+        return _muon(parameters, settings, names or {})
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": settings.weight_decay},
@@ -19,6 +28,24 @@ def make_optimizer(parameters: Sequence[Tensor], settings: OptimizerSettings) ->
     ]
     groups = [group for group in groups if group["params"]]
     return kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
+
+
+def _muon(
+    parameters: Sequence[Tensor], settings: OptimizerSettings, names: Mapping[Tensor, str]
+) -> torch.optim.Optimizer:
+    def hidden(p: Tensor) -> bool:
+        return p.ndim == 2 and min(p.shape) > 8 and not names.get(p, "").removeprefix("network.").startswith(HEADS)
+
+    matrices = [p for p in parameters if hidden(p)]
+    rest = [p for p in parameters if not hidden(p)]
+    decay = settings.weight_decay
+    groups = [
+        {"params": matrices, "weight_decay": decay, "orthogonal": True},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in rest if p.ndim < 2]},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return Muon(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps)
 
 
 def clip(parameters: Sequence[Tensor], by: str, limit: float, norm: Tensor) -> None:
