@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crystalsmith.training.batching import draw_times, epoch_batches, fixed_times, micro_batches, shard
+from crystalsmith.training.batching import (
+    draw_species_times,
+    draw_times,
+    epoch_batches,
+    fixed_times,
+    micro_batches,
+    shard,
+)
 from crystalsmith.training.config import DataSettings
 from crystalsmith.training.loader import StepSource, validation_passes
 
@@ -130,3 +137,16 @@ def test_validation_passes_cover_the_choice_once_for_any_number_of_devices() -> 
     assert len(all_of(1)) == 50
     assert all_of(1) == all_of(3)
     assert set(all_of(1)) <= set(rows.tolist())
+
+
+def test_half_of_the_free_elements_are_known_and_the_rest_stand_anywhere() -> None:
+    times = draw_times(4000, 1, 5, stratified=True)
+    own = draw_species_times(times, 1, 5, 0.5)
+    apart = own != times
+    assert abs(apart.mean() - 0.5) < 0.04
+    assert abs((own == 0).mean() - 0.25) < 0.03
+    rest = own[apart & (own > 0)]
+    assert abs(np.corrcoef(rest, times[apart & (own > 0)])[0, 1]) < 0.1
+    assert abs(rest.mean() - 0.5) < 0.03
+    assert np.array_equal(draw_species_times(times, 1, 5, 0.0), times)
+    assert np.array_equal(draw_species_times(times, 1, 5, 0.5), own)

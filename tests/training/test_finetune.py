@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -14,7 +15,9 @@ from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.computed import compute
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
-from crystalsmith.training.build import build_model
+from crystalsmith.network.conditioning import ConditionConfig
+from crystalsmith.network.registry import build_network
+from crystalsmith.training.build import build_model, grown_weights
 from crystalsmith.training.finetune import finetune, finetune_recipe, parse_properties
 from crystalsmith.training.labels import Labelled, drop, exclude
 from crystalsmith.training.loader import StepSource
@@ -65,6 +68,30 @@ def test_a_model_begins_as_its_base(untrained, labelled, make_batch) -> None:
     gap = np.load(labelled / "labels" / "band_gap.npy")[:24]
     assert float(model.network.properties["band_gap"].mean) == pytest.approx(np.nanmean(gap), rel=1e-5)
     assert float(model.network.properties["band_gap"].std) == pytest.approx(np.nanstd(gap), rel=1e-3)
+
+
+def test_a_model_that_gains_base_conditions_and_attention_begins_as_its_base(untrained, labelled, make_batch) -> None:
+    more = ("conditions.place=base", "model.attention_heads=2", "process.weight_species=2.5")
+    recipe = finetune_recipe(untrained, labelled, "new", {"band_gap": "scalar"}, False, "independent", [*QUICK, *more])
+    data = Labelled(CrystalDataset.open(labelled), recipe.conditions.properties)
+    model, base = build_model(recipe, data.manifest, data.coverage), load_model(untrained)
+    assert model.process.config.weight_species == 2.5
+    assert len(model.network.attention) == model.network.config.gemnet.num_blocks + 1
+    batch = make_batch([3, 5], dtype=torch.float32)
+    for label in (1.0, math.nan):
+        conditions = {"band_gap": torch.tensor([label, math.nan])}
+        for new, old in zip(outputs(model, batch, conditions), outputs(base, batch), strict=True):
+            assert torch.allclose(new, old, atol=1e-6)
+    # A second property finds its own columns, whatever the order of the names.
+    network = model.network
+    with torch.no_grad():
+        network.latent.weight[:, -network.config.width :] = 0.5
+    config = dataclasses.replace(
+        network.config, conditions=(*network.config.conditions, ConditionConfig("aaa", "scalar", "base"))
+    )
+    weights = grown_weights(network, build_network(config))["latent.weight"].split(network.config.width, dim=1)
+    assert weights[2].abs().max() == 0
+    assert torch.equal(weights[3], torch.full_like(weights[3], 0.5))
 
 
 def test_training_moves_the_adapters_and_stores_ranges(untrained, labelled, tmp_path, make_batch) -> None:

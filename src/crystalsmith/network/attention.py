@@ -9,7 +9,6 @@ as before.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crystalsmith.crystals import CrystalBatch

@@ -19,7 +19,6 @@ from crystalsmith.neighbors import EdgeRule, EdgeTable
 from crystalsmith.network.basis import RadialBasis, zonal_harmonics
 from crystalsmith.network.layers import Dense, Residual, half_sum, he_orthogonal_, scaled_silu, stack
 
-
 _MAY_BE_ZERO = ("num_blocks", "head_residuals", "attention_heads")
 
 

@@ -114,7 +114,7 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
 
 
 def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage]) -> Model:
-    """The base model with each property that it does not know yet, and attention if asked for; all it knew is as it was.
+    """The base model with each property that it does not know yet, and attention if asked for; what it knew stays.
 
     What is new mixes in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
     one: a denoiser that generates has seen crystals with every share of their elements known, also with all of them.

@@ -293,6 +293,8 @@ class Recipe:
     card: CardSettings = field(default_factory=CardSettings)
 
     def __post_init__(self) -> None:
+        frozen = self.freeze_base and self.conditions.properties and self.conditions.place == "base"
+        require(not frozen, "With freeze_base only adapters learn: set conditions.place=adapter.")
         if self.schedule.name == "cosine":
             limits = self.limits
             by_steps = limits.max_steps is not None or limits.max_epochs is not None

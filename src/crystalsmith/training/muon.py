@@ -1,9 +1,9 @@
 """Muon for the hidden matrices, AdamW for everything else, as one optimiser.
 
 Muon (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024) steps along the orthogonalised
-momentum of a matrix. Its step is scaled to the size of an AdamW step, 0.2 sqrt(max(rows, columns)) (Liu et al., "Muon is
-scalable for LLM training", 2025, section 2.2), so that both parts share one learning rate. Matrices of one shape are
-orthogonalised together.
+momentum of a matrix. Its step is scaled to the size of an AdamW step, 0.2 sqrt(max(rows, columns)) (Liu et al., "Muon
+is scalable for LLM training", 2025, section 2.2), so that both parts share one learning rate. Matrices of one shape
+are orthogonalised together.
 """
 
 from __future__ import annotations

@@ -10,8 +10,16 @@ from torch import Tensor
 from crystalsmith.training.config import OptimizerSettings
 from crystalsmith.training.muon import Muon
 
-
-HEADS = ("species.", "species_head.", "time.", "properties.", "force_heads.", "lattice_heads.", "basis.", "context.head.")
+HEADS = (
+    "species.",
+    "species_head.",
+    "time.",
+    "properties.",
+    "force_heads.",
+    "lattice_heads.",
+    "basis.",
+    "context.head.",
+)
 """Parts of a network whose matrices are no hidden layers: tables, encodings, bases and outputs. AdamW moves them."""
 
 
