@@ -52,7 +52,7 @@ class Muon(torch.optim.Optimizer):
             (self._orthogonal if group["orthogonal"] else self._adam)(group, parameters)
 
     def _orthogonal(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        grads, momentum = [p.grad for p in parameters], group["momentum"]
+        grads, momentum = _gradients(parameters), group["momentum"]
         buffers = [self._buffer(p, "momentum_buffer") for p in parameters]
         torch._foreach_lerp_(buffers, grads, 1.0 - momentum)
         directions = torch._foreach_lerp(grads, buffers, momentum)
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_([parameters[k] for k in members], list(update.unbind(0)), alpha=scale)
 
     def _adam(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        grads, (first, second) = [p.grad for p in parameters], group["betas"]
+        grads, (first, second) = _gradients(parameters), group["betas"]
         means = [self._buffer(p, "exp_avg") for p in parameters]
         squares = [self._buffer(p, "exp_avg_sq") for p in parameters]
         for p in parameters:
@@ -87,6 +87,10 @@ class Muon(torch.optim.Optimizer):
         buffer = state[name]
         assert isinstance(buffer, Tensor)
         return buffer
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:

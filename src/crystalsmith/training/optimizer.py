@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def _muon(
     matrices = [p for p in parameters if hidden(p)]
     rest = [p for p in parameters if not hidden(p)]
     decay = settings.weight_decay
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": matrices, "weight_decay": decay, "orthogonal": True},
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": decay},
         {"params": [p for p in rest if p.ndim < 2]},
