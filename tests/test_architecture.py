@@ -20,10 +20,10 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements", "progress"),
+    ("elements", "progress", "tables"),
     ("cells",),
-    ("crystals", "properties", "geometry", "symmetry"),
-    ("contracts", "formats", "wyckoff"),
+    ("crystals", "properties", "geometry", "symmetry", "structures"),
+    ("contracts", "formats", "wyckoff", "pictures"),
     ("neighbors", "diffusion", "data"),
     ("network", "evaluation"),
     ("checkpoints",),

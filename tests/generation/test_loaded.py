@@ -99,3 +99,73 @@ def test_loading_and_sampling_import_neither_chemistry_nor_anything_slow(untrain
         "assert not slow, slow\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_option_that_steers_is_a_keyword_of_its_own():
+    import inspect
+
+    from crystalsmith.generation.steering import Steering
+
+    parameters = inspect.signature(crystalsmith.LoadedModel.generate).parameters
+    assert set(inspect.signature(Steering).parameters) <= set(parameters)
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    documented = crystalsmith.LoadedModel.generate.__doc__
+    assert [name for name in parameters if name != "self" and f"            {name}: " not in documented] == []
+
+
+def test_crystals_in_memory_start_a_run_as_their_file_does(loaded, tmp_path):
+    from ase.build import bulk
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    salt = bulk("NaCl", "rocksalt", a=5.64)
+    salt.write(tmp_path / "salt.extxyz")
+    settings = {"num": 2, "steps": 2, "strength": 0.3, "fix_cell": True}
+    by_file = loaded.generate(start_from=tmp_path / "salt.extxyz", **settings)
+    by_atoms = loaded.generate(start_from=salt, **settings)
+    by_structures = loaded.generate(start_from=[AseAtomsAdaptor.get_structure(salt)], **settings)
+    for made in (by_atoms, by_structures):
+        np.testing.assert_allclose(made.batch.frac_coords, by_file.batch.frac_coords, atol=1e-5)
+        np.testing.assert_allclose(made.batch.cell, by_file.batch.cell, atol=1e-5)
+    assert by_atoms.save(tmp_path / "out").is_dir()  # the crystal goes into the manifest
+    assert len(by_atoms.atoms) == 2
+    with pytest.raises(crystalsmith.InputError, match="holds no crystals"):
+        loaded.generate(start_from=7)
+
+
+def test_targets_in_memory_are_those_of_a_file(conditional, tmp_path):
+    import pandas
+
+    model = crystalsmith.load(conditional, device="cpu", precision="float32")
+    (tmp_path / "targets.csv").write_text("band_gap,bulk_modulus\n1.0,100\n2.5,\n")
+    frame = pandas.DataFrame({"band_gap": [1.0, 2.5], "bulk_modulus": [100, float("nan")]})
+    tables = [
+        model.generate(steps=1, targets=targets).table
+        for targets in (tmp_path / "targets.csv", frame, {"band_gap": [1.0, 2.5], "bulk_modulus": [100, None]})
+    ]
+    assert [row["target_band_gap"] for row in tables[0]] == [1.0, 2.5]
+    for table in tables[1:]:
+        for name in ("target_band_gap", "target_bulk_modulus", "formula"):
+            assert table.column(name) == tables[0].column(name)
+
+
+def test_errors_speak_of_keywords(loaded):
+    with pytest.raises(crystalsmith.InputError, match=r"num is -1; give a whole number"):
+        loaded.generate(-1)
+    with pytest.raises(crystalsmith.InputError, match=r"fix_cell needs a crystal; give start_from FILE too"):
+        loaded.generate(1, fix_cell=True)
+
+
+def test_crystals_show_themselves_in_a_notebook(crystals):
+    from xml.etree import ElementTree
+
+    page = crystals._repr_html_()
+    assert page.count("<svg") == len(crystals)
+    for row in crystals.table:
+        assert row["formula"] in page
+    first = page[page.index("<svg") : page.index("</svg>") + 6]
+    drawn = ElementTree.fromstring(first)
+    balls = drawn.findall("{http://www.w3.org/2000/svg}circle")
+    assert len(balls) >= crystals.table[0]["num_atoms"]  # those on a face are drawn twice or more
+    frame = crystals.to_pandas()
+    assert list(frame["formula"]) == crystals.table.column("formula")
+    assert frame["structure"][0] == crystals[0]

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
+from crystalsmith.generation.steering import Steering
+from crystalsmith.tables import SHOWN, Table, html_table
 
 if TYPE_CHECKING:
+    import pandas
+    from ase import Atoms
     from pymatgen.core import Structure
 
     from crystalsmith.checkpoints.model import Model
-    from crystalsmith.generation.describe import Description, Row
+    from crystalsmith.generation.describe import Description
     from crystalsmith.generation.request import Request
+    from crystalsmith.structures import StructureLike
 
 
 def load(model: str | Path, *, device: str = "auto", precision: str = "auto") -> LoadedModel:
@@ -70,9 +76,31 @@ class LoadedModel:
         temperature: float | None = None,
         batch_size: int | None = None,
         progress: bool = False,
-        **steering: Any,
+        chemical_system: str | Sequence[str] | None = None,
+        require_all: bool = False,
+        allow: str | Sequence[str] | None = None,
+        deny: str | Sequence[str] | None = None,
+        require: str | Sequence[str] | None = None,
+        formula: str | None = None,
+        formula_units: str | int | None = None,
+        compositions: str | Path | Sequence[str] | None = None,
+        samples: int | None = None,
+        split: str | None = None,
+        limit: int | None = None,
+        space_group: str | int | Sequence[int] | None = None,
+        templates: str | Path | None = None,
+        start_from: str | Path | StructureLike | Sequence[StructureLike] | None = None,
+        strength: float | None = None,
+        fix_sites: str | Sequence[int] | None = None,
+        fix_cell: bool = False,
+        fix_elements: bool = False,
+        resample: int | None = None,
+        properties: Mapping[str, Any] | Sequence[str] | None = None,
+        targets: str | Path | Mapping[str, Sequence[Any]] | pandas.DataFrame | None = None,
+        guidance: float | str | Mapping[str, float] | Sequence[str] | None = None,
+        guidance_interval: str | Sequence[float] | None = None,
     ) -> GeneratedCrystals:
-        """New crystals.
+        """New crystals; the keywords are the options of ``crystalsmith generate``.
 
         Args:
             num: how many; None is 16, or one for each row of a table of targets.
@@ -84,13 +112,79 @@ class LoadedModel:
                 need be: ``"multistep,churn=1"`` (:data:`diffusion.solvers.SETTINGS`).
             temperature: of the elements' probabilities; below 1 likelier and simpler compositions.
             batch_size: crystals at a time; the crystals do not depend on it.
-            progress: show a bar on stderr.
-            **steering: what the crystals shall be like: the attributes of :class:`generation.steering.Steering`, for
-                example ``chemical_system="Li-Fe-O"`` or ``formula="LiFePO4"``.
+            progress: show a bar, in a terminal or a notebook.
+            chemical_system: only these elements, ``"Li-Fe-O"``.
+            require_all: every element of the chemical system appears in each crystal.
+            allow: only these elements, ``"Li,Fe,O"`` or a list.
+            deny: none of these.
+            require: each of these at least once.
+            formula: exactly this composition, ``"LiFePO4"``.
+            formula_units: of them in a cell, ``4`` or ``"1-4"``, taken in turn.
+            compositions: exactly these formulas, taken in turn: a list, a table or a prepared data set.
+            samples: crystals of each composition.
+            split: of a prepared data set as ``compositions``.
+            limit: only so many of the compositions.
+            space_group: kept exactly: ``225``, ``"Fm-3m"``, ``"195-230"``, ``"cubic"``, ``"any"`` or ``"free"``.
+            templates: file of Wyckoff templates, or of crystals whose own are taken.
+            start_from: a crystal to start from, or several, taken in turn: pymatgen, ASE or a file.
+            strength: how far it is noised, up to 1.
+            fix_sites: keep positions and elements of these sites, counted from 0.
+            fix_cell: keep the cell.
+            fix_elements: keep the element of every atom.
+            resample: passes through each stretch of the way, so that free and kept parts agree better.
+            properties: targets, ``{"band_gap": 2.0}``; a list is taken in turn, ``"0.5..3"`` is drawn from.
+            targets: a table of them, a row per crystal: a mapping of columns, a data frame or a CSV file.
+            guidance: how strongly targets are followed, for all or by property.
+            guidance_interval: times between which guidance acts, ``"0.2..0.8"``.
 
         Raises:
             InputError: if a value cannot be used.
         """
+        from crystalsmith.errors import in_python
+
+        with in_python():
+            columns, table = _targets(targets, properties)
+            if columns and num is None and table is None:
+                num = max(len(values) for values in columns.values() if isinstance(values, list))
+            wanted = Steering(
+                chemical_system=chemical_system,
+                require_all=require_all,
+                allow=allow,
+                deny=deny,
+                require=require,
+                formula=formula,
+                formula_units=formula_units,
+                compositions=str(compositions) if isinstance(compositions, Path) else compositions,
+                samples=samples,
+                split=split,
+                limit=limit,
+                space_group=space_group,
+                templates=None if templates is None else str(templates),
+                start_from=_start(start_from),
+                strength=strength,
+                fix_sites=fix_sites,
+                fix_cell=fix_cell,
+                fix_elements=fix_elements,
+                resample=resample,
+                properties=columns or properties,
+                targets=table,
+                guidance=guidance,
+                guidance_interval=guidance_interval,
+            )
+            return self._generate(wanted, num, seed, num_atoms, steps, solver, temperature, batch_size, progress)
+
+    def _generate(
+        self,
+        wanted: Steering,
+        num: int | None,
+        seed: int,
+        num_atoms: int | str | Mapping[int, float] | None,
+        steps: int | None,
+        solver: str | None,
+        temperature: float | None,
+        batch_size: int | None,
+        progress: bool,
+    ) -> GeneratedCrystals:
         import torch
 
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
@@ -98,9 +192,7 @@ class LoadedModel:
         from crystalsmith.generation.progress import reporter
         from crystalsmith.generation.request import make_request, number_of, warnings_of
         from crystalsmith.generation.sampler import finished_batches
-        from crystalsmith.generation.steering import Steering
 
-        wanted = Steering.of(steering)
         request = make_request(
             self.model,
             num=number_of(wanted, num, 16),
@@ -173,9 +265,29 @@ class GeneratedCrystals(Sequence["Structure"]):
         return self.batch.to_structures()
 
     @cached_property
-    def table(self) -> list[Row]:
+    def atoms(self) -> list[Atoms]:
+        """The crystals as ASE atoms."""
+        return self.batch.to_atoms()
+
+    @cached_property
+    def table(self) -> Table:
         """The rows of ``crystals.csv``, one per crystal asked for."""
-        return [item.row for item in self._described]
+        return Table(item.row for item in self._described)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a data frame, with a column ``structure`` of pymatgen structures."""
+        frame = self.table.to_pandas()
+        found = dict(zip(self.indices, self.structures, strict=True))
+        frame["structure"] = [found.get(i) for i in range(len(frame))]
+        return frame
+
+    def _repr_html_(self) -> str:
+        from crystalsmith.pictures import svg
+
+        drawn = dict(zip(self.indices[:SHOWN], map(svg, self.batch.crystals()[:SHOWN]), strict=False))
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>" + html_table(
+            [(row, drawn.get(i, "")) for i, row in enumerate(self.table)]
+        )
 
     @cached_property
     def _described(self) -> list[Description]:
@@ -200,3 +312,37 @@ class GeneratedCrystals(Sequence["Structure"]):
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")
         return output.path
+
+
+def _start(start_from: Any) -> str | list[Any] | None:
+    """A file by name, crystals in memory as plain lists that go to JSON and back."""
+    from crystalsmith.structures import arrays_of, crystals_of
+
+    if start_from is None:
+        return None
+    if isinstance(start_from, (str, Path)):
+        return str(start_from)
+    return [tuple(part.tolist() for part in arrays_of(one)) for one in crystals_of(start_from)]
+
+
+def _targets(targets: Any, properties: Any) -> tuple[dict[str, Any], str | None]:
+    """Columns of targets that are in memory, joined with properties; or the file of them."""
+    if targets is None or isinstance(targets, (str, Path)):
+        return {}, None if targets is None else str(targets)
+    if hasattr(targets, "to_dict"):  # a data frame
+        targets = targets.to_dict(orient="list")
+    if not isinstance(targets, Mapping) or isinstance(properties, (str, Sequence)):
+        raise InputError(
+            "targets is neither a mapping of columns nor a data frame or CSV file, or properties is a list beside it; "
+            "write for example targets={'band_gap': [1.0, 2.0]}."
+        )
+    columns = {str(name): _column(values) for name, values in targets.items()}
+    if twice := sorted(set(columns) & set(properties or {})):
+        raise InputError(f"{twice[0]} is in targets and in properties; give it once.")
+    return columns | dict(properties or {}), None
+
+
+def _column(values: Any) -> list[Any]:
+    """Values of a column; what is missing in a data frame asks for nothing."""
+    several = values if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    return [None if value != value else value for value in several]  # NaN alone differs from itself

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crystalsmith.errors import InputError
-
 Names = str | Sequence[str]
 
 
@@ -29,7 +27,7 @@ class Steering:
             exactly, on Wyckoff positions drawn as known crystals have them.
         templates: file of Wyckoff templates to draw from, or of crystals whose own are taken, in place of those of the
             package.
-        start_from: file of a crystal (or several, taken in turn) to start from.
+        start_from: file of a crystal (or several, taken in turn) to start from, or the crystals as plain lists.
         strength: the time in (0, 1] that it is noised to: near 0 its relatives, 1 nothing of it but what is kept.
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
         fix_cell, fix_elements: keep the cell; keep the elements of all its atoms.
@@ -54,7 +52,7 @@ class Steering:
     limit: int | None = None
     space_group: str | int | Sequence[int] | None = None
     templates: str | None = None
-    start_from: str | None = None
+    start_from: str | Sequence[Any] | None = None
     strength: float | None = None
     fix_sites: str | Sequence[int] | None = None
     fix_cell: bool = False
@@ -69,18 +67,6 @@ class Steering:
         """The options that were given, as plain values for JSON."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {name: _plain(value) for name, value in values.items() if value is not None and value is not False}
-
-    @staticmethod
-    def of(values: Mapping[str, Any]) -> Steering:
-        """The options by name.
-
-        Raises:
-            InputError: naming an option that does not exist.
-        """
-        known = [f.name for f in dataclasses.fields(Steering)]
-        if unknown := sorted(set(values) - set(known)):
-            raise InputError(f"There is no option {unknown[0]!r}; known are {', '.join(known)}.")
-        return Steering(**values)
 
 
 def _plain(value: Any) -> Any:
