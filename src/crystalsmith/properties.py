@@ -6,6 +6,7 @@ One canonical name each; files of other projects use other names for the same th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -117,3 +118,31 @@ def canonical_name(name: str) -> str:
 def preference(name: str) -> int:
     """Rank of a name among those of its property: 0 is taken first where one file holds several of them."""
     return _CANONICAL.get(name.strip().lower(), (name, 0))[1]
+
+
+_SCALES: dict[str, dict[str, float]] = {
+    "eV": {"eV": 1.0, "meV": 1e-3, "keV": 1e3, "Ha": 27.211386246, "Ry": 13.605693123, "kJ/mol": 0.010364270},
+    "eV/atom": {"eV/atom": 1.0, "eV": 1.0, "meV/atom": 1e-3, "meV": 1e-3, "kJ/mol": 0.010364270},
+    "GPa": {"GPa": 1.0, "Pa": 1e-9, "kPa": 1e-6, "MPa": 1e-3, "TPa": 1e3, "bar": 1e-4, "kbar": 0.1},
+    "g/cm^3": {"g/cm^3": 1.0, "g/cm3": 1.0, "g/cc": 1.0, "kg/m3": 1e-3, "kg/m^3": 1e-3},
+}
+"""By unit of ours: other units and what a number in them is multiplied by (CODATA 2018; kJ/mol per mole of atoms)."""
+
+
+def unit_factor(unit: str, ours: str) -> float | None:
+    """What a number in ``unit`` is multiplied by to be in the unit of a property; None where it is no such unit."""
+    return _SCALES.get(ours, {ours: 1.0}).get(unit)
+
+
+def likely_unit(values: Sequence[float], known: Property) -> str:
+    """The unit that impossible values of a property seem to be in: the one that brings most of them within its bounds.
+
+    Returns:
+        empty where none brings nine of ten within.
+    """
+    low, high = known.bounds
+    others = [(f, unit) for unit, f in _SCALES.get(known.unit, {}).items() if f < 1.0]
+    for factor, unit in sorted(others, reverse=True):
+        if sum(low <= v * factor <= high for v in values) >= 0.9 * len(values):
+            return unit
+    return ""

@@ -178,4 +178,4 @@ def test_ids_and_labels_that_cannot_be_stored_as_they_are(structures, tmp_path) 
     }
     (tmp_path / "a.json").write_text(json.dumps([entry]))
     row = read(tmp_path / "a.json")["a???b"]
-    assert row.labels == {"x_.._y": 1.0}
+    assert row.labels == {"x/../y": 1.0}

@@ -233,7 +233,7 @@ def test_computed_properties_of_known_crystals() -> None:
 def test_names_and_kinds_are_inferred() -> None:
     assert parse_properties(["dft_bulk_modulus", "hardness", "colour:category", "chemsys"]) == {
         "bulk_modulus": "log",
-        "hardness": "scalar",
+        "hardness": "",
         "colour": "category",
         "chemical_system": "elements",
     }

@@ -71,7 +71,8 @@ def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.dim() > 0 else x)
+        # Single numbers, as the mean and spread of labels, are not rounded: 1e-12 would become nothing.
+        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.numel() > 1 else x)
         .detach()
         .cpu()
         .contiguous()

@@ -63,6 +63,14 @@ def prepare(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Drop rows whose id or crystal came before (else only counted).")
     ] = False,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:KIND",
+            help="How a column is meant that is not all numbers: number, comma (decimal commas), thousands (commas "
+            "between thousands) or category. Repeatable.",
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 for all cores.")] = 0,
     limit: Annotated[int, typer.Option(help="Read only this many rows; 0 for all.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set; that of the folder by default.")] = "",
@@ -94,6 +102,7 @@ def prepare(
         name=name or None,
         overwrite=overwrite,
         above_hull=None if reference is None else _above_hull(reference),
+        labels=label,
     )
     if as_json:
         print_json(manifest)

@@ -49,7 +49,8 @@ class CrystalDataset:
         self.offsets = self._load("offsets", np.int64)
         self.split = self._load("split", np.uint8)
         self.ids = self._load("ids", None)
-        self._labels = {name: self._load(f"labels/{name}", np.float32) for name in manifest["labels"]}
+        files = {name: _label_file(name, facts) for name, facts in manifest["labels"].items()}
+        self._labels = {name: self._load(f"labels/{file}", np.float32) for name, file in files.items()}
         self.num_atoms: NDArray[np.int64] = np.diff(self.offsets)
         self._check_sizes()
 
@@ -196,9 +197,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def _require(file: Path, manifest: Mapping[str, Any], keys: Sequence[str]) -> None:
     if any(not isinstance(manifest.get(key), Mapping) for key in keys) or "kept" not in manifest["counts"]:
         raise InputError(f"{file} is incomplete; prepare the data set again.")
-    for name in manifest["labels"]:
-        if Path(name).name != name:
-            raise InputError(f"{file} names a label '{name}' that is no plain file name; prepare the data set again.")
+    for name, facts in manifest["labels"].items():
+        place = _label_file(name, facts)
+        if Path(place).name != place or "\\" in place:
+            raise InputError(f"{file} names a label '{place}' that is no plain file name; prepare the data set again.")
+
+
+def _label_file(name: str, facts: Any) -> str:
+    """The file of a label, without its ending."""
+    return str(facts.get("file", name)) if isinstance(facts, Mapping) else name
 
 
 def hash_file(path: Path) -> str:

@@ -37,6 +37,10 @@ from crystalsmith.data.rows import (
 from crystalsmith.errors import InputError
 
 
+PER_ATOM = frozenset(("forces", "charges", "magmoms", "energies", "stresses", "dipoles", "free_energies"))
+"""Results of ASE's calculators with one value for each atom, which are no labels of a crystal."""
+
+
 @dataclass(frozen=True)
 class CifFiles:
     """Some CIF files of a folder or of a zip archive, read and parsed in the worker."""
@@ -167,7 +171,10 @@ def _row_of_atoms(number: int, name: str, atoms: Any, values: Mapping[str, Any])
     lowered = {str(k).lower(): v for k, v in values.items()}
     found = next((lowered[k] for k in ID_NAMES if lowered.get(k) not in (None, "")), None)
     split = next((split_name(lowered[k]) for k in SPLIT_NAMES if k in lowered), None)
-    return Row(number, row_id(found, name), *crystal(coords, cell, atoms.numbers), labels_of(values), split)
+    # ASE takes some keys of a file (energy, magmom, dipole, stress) for results of a calculator.
+    results = {} if atoms.calc is None else dict(atoms.calc.results)
+    labels, odd = labels_of({k: v for k, v in results.items() if k not in PER_ATOM} | dict(values))
+    return Row(number, row_id(found, name), *crystal(coords, cell, atoms.numbers), labels, split, odd)
 
 
 class ExtxyzSource:
@@ -258,7 +265,8 @@ def _row_of_entry(number: int, name: str, entry: Any) -> Row:
         values.update(data if isinstance(data, dict) else {})
     found = next((values[k] for k in ID_NAMES if values.get(k) not in (None, "")), None)
     split = next((split_name(values[k]) for k in SPLIT_NAMES if k in values), None)
-    return Row(number, row_id(found, name), *_crystal_of_dict(structure), labels_of(values), split)
+    labels, odd = labels_of(values)
+    return Row(number, row_id(found, name), *_crystal_of_dict(structure), labels, split, odd)
 
 
 def _crystal_of_dict(structure: Mapping[str, Any]) -> Crystal:

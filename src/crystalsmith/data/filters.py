@@ -5,6 +5,7 @@ Runs in worker processes on a thousand rows at a time; the geometry is done for 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ class Prepared:
 
     Attributes:
         numbers: ``(C,)`` row numbers in the input, from 1.
+        odd: by label, the crystals (0 to C - 1) and texts of the cells that are no plain numbers.
         fingerprints: ``(C, 8)``, the same for the same crystal; see :func:`fingerprints`.
         split_from_hash: how many of the splits were assigned here.
     """
@@ -67,6 +69,7 @@ class Prepared:
     num_atoms: NDArray[np.int64]
     split: NDArray[np.uint8]
     labels: dict[str, NDArray[np.float32]]
+    odd: dict[str, list[tuple[int, str]]]
     fingerprints: NDArray[np.float64]
     refused: list[Refused] = field(default_factory=list)
     split_from_hash: int = 0
@@ -123,7 +126,7 @@ def _prepare_row(row: Row, rules: Rules, tally: dict[str, int]) -> Row:
     tally["left_handed"] += bool(left_handed)
     tally["folded"] += len(numbers) < len(row.atomic_numbers)
     tally["split_from_hash"] += row.split is None
-    return Row(row.number, row.id, frac, cell, numbers, row.labels, split)
+    return dataclasses.replace(row, frac_coords=frac, cell=cell, atomic_numbers=numbers, split=split)
 
 
 def _check_numbers(row: Row) -> None:
@@ -184,6 +187,7 @@ def _stack(rows: list[Row], rules: Rules) -> tuple[Prepared, NDArray[np.float64]
     # Just below 1 in float64 can round to 1 in float32.
     wrapped[wrapped >= 1.0] = 0.0
     names = sorted({name for r in rows for name in r.labels})
+    odd = sorted({name for r in rows for name in r.odd})
     prints, shortest = fingerprints(wrapped.astype(np.float64), cell, numbers, count)
     prepared = Prepared(
         ids=[r.id for r in rows],
@@ -194,6 +198,7 @@ def _stack(rows: list[Row], rules: Rules) -> tuple[Prepared, NDArray[np.float64]
         num_atoms=count,
         split=np.array([SPLITS[r.split or "train"] for r in rows], dtype=np.uint8),
         labels={n: np.array([r.labels.get(n, np.nan) for r in rows], dtype=np.float32) for n in names},
+        odd={n: [(k, r.odd[n]) for k, r in enumerate(rows) if n in r.odd] for n in odd},
         fingerprints=prints,
     )
     return prepared, shortest

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from crystalsmith.data.labels import sentence
 from crystalsmith.properties import PROPERTIES
 
 BAR = 40
@@ -14,7 +15,14 @@ TOP_ELEMENTS = 15
 def describe(manifest: Mapping[str, Any]) -> str:
     """Counts, what was dropped, sizes, elements and labels of a prepared data set, as plain text."""
     sections = (_counts(manifest), _settings(manifest), _sizes(manifest), _elements(manifest), _labels(manifest))
-    return "\n\n".join("\n".join(section) for section in sections)
+    return "\n\n".join("\n".join(section) for section in [*sections, column_sentences(manifest)] if section)
+
+
+def column_sentences(manifest: Mapping[str, Any]) -> list[str]:
+    """A line for each column that is not all numbers, and for each that could not be a label."""
+    columns = manifest.get("columns") or {}
+    found = [sentence(name, facts) for name, facts in columns.items()]
+    return found + [f"{name}: left out, as {why}" for name, why in (manifest.get("columns_left_out") or {}).items()]
 
 
 def _counts(manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -76,10 +84,10 @@ def _labels(manifest: Mapping[str, Any]) -> Iterator[str]:
     kept = manifest["counts"]["kept"]
     yield f"  {'label':<28}{'labelled':>9}{'':>8}{'mean':>11}{'std':>11}{'1 %':>11}{'median':>11}{'99 %':>11}  unit"
     for name, facts in labels.items():
-        unit = PROPERTIES[name].unit if name in PROPERTIES else ""
+        unit = PROPERTIES[name].unit if name in PROPERTIES else facts.get("unit", "")
         share = f"{100 * facts['count_all'] / kept:.0f} %"
         # The mean of space group numbers means nothing.
-        category = name in PROPERTIES and PROPERTIES[name].kind == "category"
+        category = facts.get("kind") == "category" or (name in PROPERTIES and PROPERTIES[name].kind == "category")
         values = [None if category else facts.get(key) for key in ("mean", "std", "q01", "q50", "q99")]
         numbers = "".join(f"{'' if v is None else format(v, '.4g'):>11}" for v in values)
         yield f"  {name:<28}{facts['count_all']:>9,}{share:>8}{numbers}  {unit}".rstrip()

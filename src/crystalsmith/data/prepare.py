@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
+from crystalsmith.data.labels import parse_label_kinds
 from crystalsmith.data.readers import Source, open_source
 from crystalsmith.data.rows import SPLITS, Chunk, Refused
 from crystalsmith.data.writer import AboveHull, Collected, write_dataset
@@ -51,6 +52,7 @@ def prepare(
     progress: bool = True,
     name: str | None = None,
     above_hull: AboveHull | None = None,
+    labels: Iterable[str] | Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Prepare a data set for training.
 
@@ -74,6 +76,8 @@ def prepare(
         name: name of the data set (default: that of the output folder).
         above_hull: computes the label ``energy_above_hull`` from the formation energies of the input, in place of a
             column of that name; ``max_energy_above_hull`` then goes by it.
+        labels: how columns are meant that are not all numbers, as ``["gap:number", "class:category"]`` (see
+            ``data.labels.KINDS``).
 
     Returns:
         The manifest.
@@ -91,6 +95,8 @@ def prepare(
     target = Path(output)
     _check_output(target, overwrite)
     settings = _settings(rules, drop_duplicates, limit)
+    kinds = parse_label_kinds(labels)
+    settings |= {"labels": kinds} if kinds else {}
     if above_hull is not None:
         rules = replace(rules, max_energy_above_hull=None)
         settings["energy_above_hull"] = "computed"
@@ -99,6 +105,8 @@ def prepare(
         source = open_source(input)
         scratch.mkdir(parents=True)
         collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
+        with _ledger(scratch / LEDGER) as write:
+            write(collected.settle_labels(kinds, rules.max_energy_above_hull))
         if above_hull is not None:
             with _ledger(scratch / LEDGER) as write:
                 write(collected.label_above_hull(above_hull, max_energy_above_hull))
@@ -107,6 +115,7 @@ def prepare(
                 write(collected.drop_duplicates())
         if not collected.kept:
             raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
+        collected.left_out = dict(getattr(source, "left_out", {}))
         manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
         _install(scratch, target)
     except OSError as error:

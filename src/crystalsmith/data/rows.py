@@ -5,14 +5,14 @@ Readers only parse. Whether a crystal is kept is decided in :mod:`crystalsmith.d
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from crystalsmith.data.labels import odd_text, plain_number
 from crystalsmith.elements import NUMBERS
 from crystalsmith.properties import PROPERTIES, canonical_name, preference
 
@@ -30,6 +30,7 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 _SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test", "dev": "val"}
 _ISOTOPES = {"D": 1, "T": 1}
 MAX_ID_LENGTH = 120
+MAX_LABEL_LENGTH = 64
 
 
 class RowError(Exception):
@@ -51,8 +52,9 @@ class Row:
         frac_coords: ``(n, 3)`` float64.
         cell: ``(3, 3)`` float64, rows are lattice vectors in angstrom.
         atomic_numbers: ``(n,)`` int64.
-        labels: canonical property name to value; unlabelled ones are absent.
+        labels: property name to value, ours where we have one, else as written; unlabelled ones are absent.
         split: ``train``, ``val``, ``test`` or None where the input does not say.
+        odd: cells of label columns that are no plain numbers, as text.
     """
 
     number: int
@@ -62,6 +64,7 @@ class Row:
     atomic_numbers: NDArray[np.int64]
     labels: dict[str, float]
     split: str | None
+    odd: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -180,28 +183,27 @@ def is_label(name: str) -> bool:
     return lowered not in ID_NAMES and lowered not in SPLIT_NAMES and not (known and known.kind == "elements")
 
 
-def labels_of(values: Mapping[str, Any]) -> dict[str, float]:
-    """Canonical labels among further columns: finite numbers only, the preferred name where several mean the same."""
-    found: dict[str, tuple[int, float]] = {}
+def label_name(name: str) -> str:
+    """The name of a label: ours where we have one, else as the user wrote it, of bounded length and printable."""
+    return "".join(c if c.isprintable() else "?" for c in canonical_name(name)[:MAX_LABEL_LENGTH])
+
+
+def labels_of(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Labels among further columns: plain numbers, and the cells that are none as text (see ``data.labels``).
+
+    Of several names for the same property the preferred one counts, and a number before anything else.
+    """
+    numbers: dict[str, tuple[int, float]] = {}
+    odd: dict[str, tuple[int, str]] = {}
     for name, value in values.items():
         if not isinstance(name, str) or not is_label(name):
             continue
-        number = _number(value)
-        if number is None:
-            continue
-        # Label names become file names.
-        key, rank = re.sub(r"[^\w.-]", "_", canonical_name(name))[:64], preference(name)
-        if key not in found or rank < found[key][0]:
-            found[key] = (rank, number)
-    return {key: number for key, (_, number) in found.items()}
-
-
-def _number(value: Any) -> float | None:
-    if value is None or isinstance(value, (list, dict, tuple, bytes)):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    # Labels are stored in float32; what that cannot hold is no measurement.
-    return number if abs(number) < 3e38 else None
+        key, rank = label_name(name), preference(name)
+        number = plain_number(value)
+        if number is not None:
+            if key not in numbers or rank < numbers[key][0]:
+                numbers[key] = (rank, number)
+        elif (text := odd_text(value)) and (key not in odd or rank < odd[key][0]):
+            odd[key] = (rank, text)
+    plain = {key: number for key, (_, number) in numbers.items()}
+    return plain, {key: text for key, (_, text) in odd.items() if key not in plain}

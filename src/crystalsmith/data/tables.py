@@ -112,8 +112,8 @@ class TableChunk:
         def parse(number: int, name: str, k: int) -> Row:
             record = {column: cells[k] for column, cells in values.items()}
             split = self.split or split_name(record.get(self.columns.split) if self.columns.split else None)
-            labels = labels_of({column: record[column] for column in self.columns.labels})
-            return Row(number, name, *_crystal_of(record, self.columns), labels, split)
+            labels, odd = labels_of({column: record[column] for column in self.columns.labels})
+            return Row(number, name, *_crystal_of(record, self.columns), labels, split, odd)
 
         return parse_each(items, parse)
 
@@ -149,8 +149,10 @@ class ParquetSource:
         self.path, self.split = path, split
         schema = self._file.schema_arrow
         self.columns = choose_columns(schema.names, str(path))
-        numeric = tuple(n for n in self.columns.labels if _is_numeric(schema.field(n).type))
-        self.columns = Columns(**{**self.columns.__dict__, "labels": numeric})
+        types = {n: schema.field(n).type for n in self.columns.labels}
+        self.left_out = {n: f"it holds {kind}, no numbers or words" for n, kind in types.items() if not _is_label(kind)}
+        labels = tuple(n for n in self.columns.labels if n not in self.left_out)
+        self.columns = Columns(**{**self.columns.__dict__, "labels": labels})
         self.num_rows: int | None = self._file.metadata.num_rows
 
     def chunks(self, size: int) -> Iterator[TableChunk]:
@@ -169,10 +171,13 @@ class ParquetSource:
             raise InputError(f"{self.path} is damaged after row {first - 1}; download it anew.") from error
 
 
-def _is_numeric(arrow_type: Any) -> bool:
+def _is_label(arrow_type: Any) -> bool:
     import pyarrow.types as types
 
-    return types.is_floating(arrow_type) or types.is_integer(arrow_type) or types.is_decimal(arrow_type)
+    if types.is_dictionary(arrow_type):
+        arrow_type = arrow_type.value_type
+    tests = (types.is_floating, types.is_integer, types.is_decimal, types.is_boolean, types.is_string)
+    return any(test(arrow_type) for test in (*tests, types.is_large_string, types.is_null))
 
 
 class CsvSource:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 import crystalsmith
 from crystalsmith.data.dataset import FORMAT, SPLIT_CODES, hash_file
 from crystalsmith.data.filters import Prepared
+from crystalsmith.data.labels import Column, Reading
 from crystalsmith.data.readers import sha256_of
 from crystalsmith.data.rows import Refused
 from crystalsmith.elements import SYMBOLS
@@ -40,9 +42,18 @@ class Collected:
         self.dropped: Counter[str] = Counter()
         self.rows = 0
         self.tally: Counter[str] = Counter()
+        self._odd: dict[str, Column] = {}
+        self.columns: list[Reading] = []
+        self.left_out: dict[str, str] = {}
 
     def add(self, part: Prepared) -> None:
         """Take one chunk."""
+        before = sum(len(p.ids) for p in self._parts)
+        for name, cells in part.odd.items():
+            column = self._odd.setdefault(name, Column(name))
+            for place, text in cells:
+                column.add(before + place, text)
+        part.odd = {}
         self.rows += len(part.ids) + len(part.refused)
         self.dropped.update(r.reason for r in part.refused)
         for name in ("left_handed", "folded", "split_from_hash"):
@@ -65,6 +76,51 @@ class Collected:
             seen.add(name)
         prints = np.concatenate([np.zeros((0, 8)), *(p.fingerprints for p in self._parts)])
         return same_id, same_crystal(prints)
+
+    def settle_labels(self, asked: Mapping[str, str], limit: float | None) -> list[Refused]:
+        """Give the cells that are no plain numbers their values, now that whole columns are known.
+
+        Args:
+            asked: label to kind (``data.labels.KINDS``), where the user said it.
+            limit: eV/atom; crystals whose ``energy_above_hull`` is read only now and lies above it are left out.
+
+        Raises:
+            InputError: if a kind asked for cannot be, or belongs to no column.
+        """
+        if unknown := sorted(set(asked) - set(self._odd) - {n for p in self._parts for n in p.labels}):
+            raise InputError(f"--label {unknown[0]}: no column of that name holds anything; check its spelling.")
+        late: dict[int, float] = {}
+        for name, column in sorted(self._odd.items()):
+            labelled = [p.labels[name] for p in self._parts if name in p.labels]
+            numbers = np.concatenate([np.zeros(0, dtype=np.float32), *labelled])
+            reading, values = column.settle(numbers[np.isfinite(numbers)], asked.get(name, ""))
+            self.columns.append(reading)
+            self._fill(name, values)
+            if name == "energy_above_hull" and limit is not None:
+                late = {place: value for place, value in values.items() if value > limit}
+        self._odd = {}
+        if not late:
+            return []
+        keep = self._kept()
+        keep[list(late)] = False
+        self._keep = keep
+        rows, ids = np.concatenate([p.numbers for p in self._parts]), [name for p in self._parts for name in p.ids]
+        self.dropped["above_hull"] += len(late)
+        return [
+            Refused(int(rows[k]), ids[k], "above_hull", f"{value:.4f} eV/atom above the hull")
+            for k, value in sorted(late.items())
+        ]
+
+    def _fill(self, name: str, values: Mapping[int, float]) -> None:
+        first = 0
+        for part in self._parts:
+            last = first + len(part.ids)
+            here = {place - first: value for place, value in values.items() if first <= place < last}
+            if here:
+                array = part.labels.get(name, np.full(len(part.ids), np.nan, dtype=np.float32))
+                array[list(here)] = list(here.values())
+                part.labels[name] = array
+            first = last
 
     def label_above_hull(self, above_hull: AboveHull, limit: float | None) -> list[Refused]:
         """Give each crystal with a formation energy its ``energy_above_hull``; those above the limit are left out.
@@ -172,12 +228,13 @@ def write_dataset(
     """Write arrays and manifest into a folder; returns the manifest."""
     same_id, same = collected.duplicates()
     arrays, labels = collected.arrays()
+    places = label_files(labels)
     (folder / "labels").mkdir()
     for key, array in arrays.items():
         np.save(folder / f"{key}.npy", array, allow_pickle=False)
     for key, values in labels.items():
-        np.save(folder / "labels" / f"{key}.npy", values, allow_pickle=False)
-    files = [*(f"{key}.npy" for key in arrays), *(f"labels/{key}.npy" for key in labels), "ledger.csv"]
+        np.save(folder / "labels" / f"{places[key]}.npy", values, allow_pickle=False)
+    files = [*(f"{key}.npy" for key in arrays), *(f"labels/{key}.npy" for key in places.values()), "ledger.csv"]
     split = arrays["split"]
     manifest = {
         "format": FORMAT,
@@ -197,13 +254,41 @@ def write_dataset(
             "duplicate_crystals": int(same.sum()),
             **{key: collected.tally[key] for key in ("left_handed", "folded", "split_from_hash")},
         },
-        **statistics(arrays, labels),
+        **_with_readings(statistics(arrays, labels), places, collected.columns),
+        "columns": {reading.name: reading.facts() for reading in collected.columns},
+        "columns_left_out": collected.left_out,
         "sha256": {file: hash_file(folder / file) for file in files},
     }
     temporary = folder / "manifest.json.part"
     temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, folder / "manifest.json")
     return manifest
+
+
+def label_files(names: Iterable[str]) -> dict[str, str]:
+    """A file name for each label, whatever characters its column has; no two alike, in any case of letters."""
+    taken: set[str] = set()
+    places = {}
+    for name in names:
+        plain = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "label"
+        k, place = 1, plain
+        while place.lower() in taken:
+            k, place = k + 1, f"{plain}_{k + 1}"
+        taken.add(place.lower())
+        places[name] = place
+    return places
+
+
+def _with_readings(found: dict[str, Any], places: Mapping[str, str], columns: Sequence[Reading]) -> dict[str, Any]:
+    """The statistics with what else there is to know of each label: its file, its classes, its unit."""
+    readings = {reading.name: reading for reading in columns}
+    for name, facts in found["labels"].items():
+        if places[name] != name:
+            facts["file"] = places[name]
+        if (reading := readings.get(name)) is not None:
+            facts |= {k: v for k, v in reading.facts().items() if k in ("classes", "first", "unit")}
+            facts |= {"kind": "category"} if reading.kind in ("category",) else {}
+    return found
 
 
 def statistics(arrays: dict[str, NDArray[Any]], labels: dict[str, NDArray[np.float32]]) -> dict[str, Any]:

@@ -102,6 +102,12 @@ class Adapter(nn.Module):
         return self.mix(self.mlp(torch.cat([h, c], -1))) * labelled.unsqueeze(-1)
 
 
+def module_key(name: str) -> str:
+    """The name of a property's modules, which torch lets hold no point and be no attribute of its own: ``x_2e_y``."""
+    plain = "".join(c if c.isalnum() or c == "_" else f"_{ord(c):x}_" for c in name)
+    return f"{plain}_" if not plain or hasattr(nn.ModuleDict, plain) or plain == "training" else plain
+
+
 class Conditioned(nn.Module):
     """A network with property embeddings and, for each block, the adapters of fine-tuned properties."""
 
@@ -109,9 +115,9 @@ class Conditioned(nn.Module):
         super().__init__()
         self.base_names = sorted(c.name for c in conditions if c.place == "base")
         self.adapter_names = sorted(c.name for c in conditions if c.place == "adapter")
-        self.properties = nn.ModuleDict({c.name: PropertyEmbedding(c, width) for c in conditions})
+        self.properties = nn.ModuleDict({module_key(c.name): PropertyEmbedding(c, width) for c in conditions})
         self.adapters = nn.ModuleDict(
-            {name: nn.ModuleList(Adapter(width) for _ in range(num_blocks)) for name in self.adapter_names}
+            {module_key(name): nn.ModuleList(Adapter(width) for _ in range(num_blocks)) for name in self.adapter_names}
         )
 
     def embed_properties(self, batch: CrystalBatch, conditions: Conditions | None) -> dict[str, tuple[Tensor, Tensor]]:
@@ -121,12 +127,14 @@ class Conditioned(nn.Module):
             InputError: for a property that the network does not know.
         """
         given = dict(conditions or {})
-        if unknown := sorted(set(given) - set(self.properties)):
-            known = ", ".join(sorted(self.properties)) or "none: it is unconditional"
+        names = {module.config.name for module in self.properties.values() if isinstance(module, PropertyEmbedding)}
+        if unknown := sorted(set(given) - names):
+            known = ", ".join(sorted(names)) or "none: it is unconditional"
             raise InputError(f"The model does not know the property '{unknown[0]}'; it knows {known}.")
         result = {}
-        for name, module in self.properties.items():
+        for module in self.properties.values():
             assert isinstance(module, PropertyEmbedding)
+            name = module.config.name
             values = given.get(name)
             if values is None:
                 values = module.absent(batch.num_crystals, batch.cell.device)
@@ -138,7 +146,7 @@ class Conditioned(nn.Module):
         change = None
         for name in self.adapter_names:
             vector, labelled = embedded[name]
-            layers = self.adapters[name]
+            layers = self.adapters[module_key(name)]
             assert isinstance(layers, nn.ModuleList)
             part = layers[index](h, vector[batch.batch_index].to(h.dtype), labelled[batch.batch_index])
             change = part if change is None else change + part

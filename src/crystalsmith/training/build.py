@@ -14,7 +14,7 @@ from crystalsmith.checkpoints.model import Model, ModelMetadata
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.elements import ALLOWED, SYMBOLS, atomic_number
 from crystalsmith.errors import InputError
-from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding
+from crystalsmith.network.conditioning import ConditionConfig, PropertyEmbedding, module_key
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.registry import PRESETS, Config, Network, architecture, build_network
 from crystalsmith.training.config import NO_LICENCE, Recipe
@@ -137,7 +137,7 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     network.load_state_dict(grown_weights(base.network, network), strict=False)
     fit_scalers(network, coverage, added)
     if recipe.freeze_base:
-        mine = tuple(f"{module}.{name}." for module in ("properties", "adapters") for name in added)
+        mine = tuple(f"{module}.{module_key(name)}." for module in ("properties", "adapters") for name in added)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith(mine))
     metadata = dataclasses.replace(
@@ -192,7 +192,7 @@ def condition_config(seen: Coverage, place: Literal["adapter", "base"]) -> Condi
 def fit_scalers(network: Network, coverage: Mapping[str, Coverage], names: list[str]) -> None:
     """Give the embeddings of these properties the mean and spread of their training labels."""
     for name in names:
-        embedding, seen = network.properties[name], coverage[name]
+        embedding, seen = network.properties[module_key(name)], coverage[name]
         if seen.mean is not None and seen.kind in ("scalar", "log"):
             assert isinstance(embedding, PropertyEmbedding)
             embedding.mean.fill_(seen.mean)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crystalsmith.data.computed import COMPUTED
+from crystalsmith.data.info import column_sentences
 from crystalsmith.errors import InputError
-from crystalsmith.properties import canonical_name
+from crystalsmith.properties import PROPERTIES, canonical_name
 from crystalsmith.training.config import Recipe, load_recipe
-from crystalsmith.training.labels import kind_of
+from crystalsmith.training.labels import kind_of, split_kind
 from crystalsmith.training.loop import Outcome
 
 PUBLISHED_LR, SMALL_LR = 5e-6, 1e-4
@@ -59,17 +60,22 @@ def finetune(
         return train(data, out, resume_recipe(out, None, list(overrides)), resume=True, quiet=quiet)
     if isinstance(properties, str):
         properties = [properties]
-    wanted = parse_properties(properties)
+    parse_properties(properties, known := _known_labels(Path(data)))
     refuse_bad_folder(Path(out))
     folder = _prepared(Path(data), Path(out), quiet)
+    wanted = parse_properties(properties, known or _known_labels(folder))
     if reference is not None:
         overrides = [f"conditions.reference={json.dumps(str(Path(reference).resolve()))}", *overrides]
     recipe = finetune_recipe(model, folder, Path(out).name, wanted, freeze_base, dropout, overrides)
     return train(folder, out, recipe, quiet=quiet)
 
 
-def parse_properties(properties: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Our names and kinds of the properties asked for.
+def parse_properties(properties: Sequence[str] | Mapping[str, str], labels: Collection[str] = ()) -> dict[str, str]:
+    """Our names and kinds of the properties asked for; the kind is empty where only the data can tell it.
+
+    Args:
+        properties: names, each with its kind after a colon, or a mapping from one to the other.
+        labels: names that the data have, which may hold colons themselves.
 
     Raises:
         InputError: if there is none, one is named twice, or a kind does not exist.
@@ -77,7 +83,7 @@ def parse_properties(properties: Sequence[str] | Mapping[str, str]) -> dict[str,
     if isinstance(properties, Mapping):
         pairs = list(properties.items())
     else:
-        pairs = [(name, kind) for name, _, kind in (text.partition(":") for text in properties)]
+        pairs = [split_kind(text, labels) for text in properties]
     found: dict[str, str] = {}
     for name, kind in pairs:
         own = canonical_name(name)
@@ -85,7 +91,7 @@ def parse_properties(properties: Sequence[str] | Mapping[str, str]) -> dict[str,
             raise InputError("--property has no name; write for example --property band_gap.")
         if own in found:
             raise InputError(f"--property {name} is given twice; give it once.")
-        found[own] = kind_of(own, kind.strip())
+        found[own] = kind_of(own, kind.strip()) if kind.strip() or own in PROPERTIES else ""
     if not found:
         raise InputError("Fine-tuning needs a property to follow; give for example --property band_gap.")
     return found
@@ -110,8 +116,9 @@ def finetune_recipe(
 
     folder = find_model(model)
     base = Model.from_config(read_config(folder), empty=True)
-    labels = read_manifest(data)["labels"]
-    properties = dict(wanted)
+    manifest = read_manifest(data)
+    labels = manifest["labels"]
+    properties = {name: kind_of(name, kind, manifest) for name, kind in wanted.items()}
     for condition in base.network.config.conditions:
         if condition.name in properties and properties[condition.name] != condition.kind:
             raise InputError(
@@ -140,6 +147,13 @@ def refuse_bad_folder(out: Path) -> None:
         raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
 
 
+def _known_labels(data: Path) -> tuple[str, ...]:
+    """The labels of a prepared data set; none of anything else."""
+    from crystalsmith.data.dataset import read_manifest
+
+    return tuple(read_manifest(data)["labels"]) if (data / "manifest.json").is_file() else ()
+
+
 def _prepared(data: Path, out: Path, quiet: bool) -> Path:
     """The prepared data set; raw data are prepared first."""
     if (data / "manifest.json").is_file():
@@ -155,4 +169,6 @@ def _prepared(data: Path, out: Path, quiet: bool) -> Path:
         why = ", ".join(f"{name} {count:,}" for name, count in counts["dropped"].items())
         lost = f" (left out: {why}; see {folder / 'ledger.csv'})" if why else ""
         print(f"Prepared {counts['kept']:,} of {counts['rows']:,} rows in {folder}{lost}.", file=sys.stderr)
+        for line in column_sentences(manifest):
+            print(line, file=sys.stderr)
     return folder

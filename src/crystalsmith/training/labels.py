@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.computed import COMPUTED, compute
+from crystalsmith.data.labels import sentence
 from crystalsmith.errors import InputError
-from crystalsmith.properties import PROPERTIES, Kind, canonical_name
+from crystalsmith.properties import PROPERTIES, Kind, canonical_name, likely_unit
 from crystalsmith.training.config import Dropout, Recipe
 
 HULL, FORMATION = "energy_above_hull", "formation_energy_per_atom"
@@ -37,8 +38,11 @@ class Coverage:
         rows: training crystals.
         count: training crystals with a label that is used.
         excluded: training and validation labels taken out by the rules.
-        mean, std: of what the network standardises (log10 for ``log``), population; None without numbers.
+        mean, std: of what the network standardises (log10 for ``log``), population; None without numbers. The spread
+            of a constant label, which has none, is its own size.
         min, max, q01, q50, q99: of the labels as they are; None for element sets.
+        classes: the words behind the numbers of a category, from 1; empty where it was numbers.
+        hint: what the excluded labels seem to be, for people.
     """
 
     name: str
@@ -55,12 +59,24 @@ class Coverage:
     q01: float | None = None
     q50: float | None = None
     q99: float | None = None
+    classes: tuple[str, ...] = ()
+    hint: str = ""
+
+    @property
+    def constant(self) -> bool:
+        """Whether there is only one value, from which nothing can be learned."""
+        return self.count > 1 and self.min is not None and self.min == self.max
+
+    def constant_sentence(self) -> str:
+        """What a user should know of a constant label."""
+        return f"every training crystal has {self.name} = {self.q50:g}, so a model learns nothing about it."
 
     def facts(self) -> dict[str, Any]:
         """What a model remembers of it (``ModelMetadata.properties``)."""
         facts: dict[str, Any] = {"kind": self.kind, "unit": self.unit, "source": self.source, "count": self.count}
         numbers = {k: getattr(self, k) for k in ("mean", "std", "min", "max", "q01", "q50", "q99")}
-        return facts | {name: value for name, value in numbers.items() if value is not None}
+        facts |= {name: value for name, value in numbers.items() if value is not None}
+        return facts | ({"classes": list(self.classes)} if self.classes else {})
 
     def sentence(self) -> str:
         """The line that a user reads before training."""
@@ -69,22 +85,43 @@ class Coverage:
         if self.min is not None and self.max is not None and self.q50 is not None:
             text += f", {self.min:.4g} to {self.max:.4g} {self.unit}".rstrip() + f", median {self.q50:.4g}"
         if self.excluded:
-            text += f"; {self.excluded:,} labels excluded as impossible or far out"
+            text += f"; {self.excluded:,} labels excluded as impossible or far out{self.hint}"
         return text
 
 
-def kind_of(name: str, asked: str = "") -> Kind:
-    """The kind of a property: as asked, or as the registry says, or scalar.
+KINDS = ("scalar", "log", "category", "elements")
+"""How ``NAME:KIND`` can say a property is meant."""
+
+
+def split_kind(text: str, labels: Collection[str] = ()) -> tuple[str, str]:
+    """Our name of a property and the kind after its last colon, as in ``hardness:log``; labels may hold colons."""
+    name, colon, kind = text.rpartition(":")
+    if not colon or text in labels:
+        return canonical_name(text), ""
+    return canonical_name(name), kind.strip()
+
+
+def kind_of(name: str, asked: str = "", manifest: Mapping[str, Any] | None = None) -> Kind:
+    """The kind of a property: as asked, or as the registry says, or category for a column of words, or scalar.
 
     Raises:
         InputError: if there is no such kind.
     """
     if asked:
-        if asked not in ("scalar", "log", "category", "elements"):
+        if asked not in KINDS:
             raise InputError(f"--property {name}:{asked}: the kind must be scalar, log, category or elements.")
         return asked  # type: ignore[return-value]
     known = PROPERTIES.get(canonical_name(name))
-    return known.kind if known is not None else "scalar"
+    if known is not None:
+        return known.kind
+    facts = (manifest or {}).get("labels", {}).get(name, {})
+    return "category" if isinstance(facts, Mapping) and facts.get("kind") == "category" else "scalar"
+
+
+def label_facts(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What the manifest of a data set says of a label."""
+    facts = manifest.get("labels", {}).get(name, {})
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def check_labels(dataset: Any, wanted: Mapping[str, str], reference: str | None = None) -> None:
@@ -122,7 +159,7 @@ class Labelled:
         self.dataset, self.reference = dataset, reference
         self.manifest: Mapping[str, Any] = dataset.manifest
         self.num_atoms: NDArray = dataset.num_atoms
-        self.kinds: dict[str, Kind] = {name: kind_of(name, kind) for name, kind in wanted.items()}
+        self.kinds: dict[str, Kind] = {name: kind_of(name, kind, dataset.manifest) for name, kind in wanted.items()}
         self.values: dict[str, NDArray[np.float32]] = {}
         self.coverage: dict[str, Coverage] = {}
         for name, kind in self.kinds.items():
@@ -131,16 +168,23 @@ class Labelled:
     def _add(self, name: str, kind: Kind) -> None:
         train = self.dataset.rows("train")
         known = PROPERTIES.get(name)
-        unit = known.unit if known is not None else ""
+        told = label_facts(self.manifest, name)
+        unit = known.unit if known is not None else str(told.get("unit", ""))
         if kind == "elements":
             if name != "chemical_system":
                 raise InputError(f"The property {name} is a set of elements; the only one there is is chemical_system.")
             self.coverage[name] = Coverage(name, kind, unit, "computed", len(train), len(train), 0)
             return
         found, source = self._read(name)
+        classes = tuple(str(word) for word in told.get("classes", ())) if source == "column" else ()
+        if kind == "category" and classes and told.get("first") == 0:
+            found = found + 1.0  # false and true are stored as 0 and 1; classes count from 1
         values, excluded = exclude(found, name, kind)
         self.values[name] = values
-        self.coverage[name] = _describe(name, kind, unit, source, values[train], excluded)
+        seen = _describe(name, kind, unit, source, values[train], excluded)
+        self.coverage[name] = replace(
+            seen, classes=classes if kind == "category" else (), hint=_hint(found[np.isnan(values)], name, kind)
+        )
 
     def _read(self, name: str) -> tuple[NDArray[np.float64], str]:
         """All rows, NaN where there is no label; rows of the test split are not computed."""
@@ -151,9 +195,12 @@ class Labelled:
             return self.dataset.labels(everything, [name])[name].double().numpy(), "column"
         if name not in COMPUTED:
             columns = ", ".join(sorted(self.dataset.manifest["labels"])) or "none"
+            computed = ", ".join(sorted({*COMPUTED, "chemical_system"}))
+            told = (self.dataset.manifest.get("columns") or {}).get(name)
+            if isinstance(told, Mapping):
+                raise InputError(f"The data set has no label from the column {sentence(name, told)}.")
             raise InputError(
-                f"The data set has no label '{name}'; it has: {columns}; and these are computed: "
-                f"{', '.join(sorted({*COMPUTED, 'chemical_system'}))}."
+                f"The data set has no label '{name}'; it has: {columns}; and these are computed: {computed}."
             )
         rows, values = self._seen_rows(), np.full(len(everything), np.nan)
         values[rows] = compute(name, self.dataset.batch(rows))
@@ -243,9 +290,35 @@ def _describe(name: str, kind: Kind, unit: str, source: str, train: NDArray[np.f
     q01, q50, q99 = np.percentile(kept, [1, 50, 99]).tolist()
     return Coverage(
         name, kind, unit, source, len(train), len(kept), excluded,
-        mean=float(seen.mean()), std=float(seen.std()) + 1e-5,
+        mean=float(seen.mean()), std=_spread(seen),
         min=float(kept.min()), max=float(kept.max()), q01=q01, q50=q50, q99=q99,
     )  # fmt: skip
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    """Their standard deviation; where float32 would not resolve it, as of a constant, their own size instead."""
+    std, size = float(values.std()), float(np.abs(values).max())
+    return std if std > 1e-6 * size else size or 1.0
+
+
+def _hint(excluded: NDArray[np.float64], name: str, kind: Kind) -> str:
+    """What impossible labels seem to be: another unit, numbers that are no logarithm's, no classes."""
+    values = excluded[np.isfinite(excluded)]
+    known = PROPERTIES.get(name)
+    if not len(values):
+        return ""
+    if known is not None and known.bounds != (-math.inf, math.inf):
+        low, high = known.bounds
+        outside = values[(values < low) | (values > high)]
+        if len(outside):
+            unit = likely_unit(outside.tolist(), known)
+            text = f" (outside {low:g} to {high:g} {known.unit}".rstrip() + f", for example {outside[0]:.4g}"
+            return text + (f"; the numbers look like {unit})" if unit else ")")
+    if kind == "log" and (values <= 0).any():
+        return " (a logarithm needs numbers above 0; name the kind scalar to keep the others)"
+    if kind == "category":
+        return f" (classes are whole numbers from 1, unlike {values[0]:.4g})"
+    return f" (for example {values[0]:.4g})"
 
 
 def drop(

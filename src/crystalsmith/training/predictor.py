@@ -22,11 +22,10 @@ from crystalsmith.errors import InputError
 from crystalsmith.network.denoiser import DenoiserConfig
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
-from crystalsmith.properties import canonical_name
 from crystalsmith.training.batching import Rows, micro_batches
 from crystalsmith.training.build import denoiser_config, elements_of
 from crystalsmith.training.config import Recipe, load_recipe
-from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled
+from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled, split_kind
 from crystalsmith.training.learner import Learner
 from crystalsmith.training.loader import Step, StepSource, spread
 from crystalsmith.training.log import Console, CsvLog, Row, duration
@@ -94,9 +93,8 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
     """
     from crystalsmith.data.dataset import CrystalDataset
 
-    name, _, kind = name.partition(":")
-    name = canonical_name(name)
     dataset = CrystalDataset.open(Path(data))
+    name, kind = split_kind(name, dataset.label_names)
     labelled = Labelled(dataset, {name: kind})
     labelled.require_labels()
     coverage = labelled.coverage[name]
@@ -108,6 +106,8 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
         console.say(coverage.sentence())
         if coverage.count < FEW_LABELS:
             console.say(f"Warning: only {coverage.count:,} training crystals carry {name}.")
+        if coverage.constant:
+            console.say(f"Warning: {coverage.constant_sentence()}")
         return _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
 
 

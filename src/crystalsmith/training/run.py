@@ -97,7 +97,8 @@ def check(data: Path, recipe: Recipe) -> None:
     else:
         base = Model.from_config(read_config(find_model(recipe.base)), empty=True)
         task_config(recipe, base.process.config)
-    wanted = {name: kind_of(name, str(kind or "")) for name, kind in recipe.conditions.properties.items()}
+    properties = recipe.conditions.properties
+    wanted = {name: kind_of(name, str(kind or ""), dataset.manifest) for name, kind in properties.items()}
     check_labels(dataset, wanted, recipe.conditions.reference)
 
 
@@ -197,6 +198,8 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
                     "a model learns to follow it poorly.",
                     file=sys.stderr,
                 )
+            if seen.constant and fabric.global_rank == 0:
+                print(f"Warning: {seen.constant_sentence()}", file=sys.stderr)
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
         # A run that was killed before its first save has a recipe but no state: it starts over.
         return loop.run(resume and (out / FILE).is_file())
