@@ -36,7 +36,6 @@ from crystalsmith.data.rows import (
 )
 from crystalsmith.errors import InputError
 
-
 PER_ATOM = frozenset(("forces", "charges", "magmoms", "energies", "stresses", "dipoles", "free_energies"))
 """Results of ASE's calculators with one value for each atom, which are no labels of a crystal."""
 

@@ -74,7 +74,7 @@ def odd_text(value: Any) -> str:
         return ""
     if isinstance(value, Mapping):
         return "{...}"
-    if isinstance(value, bytes | list | tuple | set) or (hasattr(value, "shape") and getattr(value, "shape", ())):
+    if isinstance(value, bytes | list | tuple | set) or bool(getattr(value, "shape", None)):
         return "[...]"
     text = " ".join(str(value)[: 4 * LONGEST].split())
     if text.lower() in BLANK:
