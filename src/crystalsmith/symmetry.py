@@ -53,6 +53,13 @@ def space_group(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], sym
     return None if found is None else int(found.number)
 
 
+def space_group_symbol(number: int | None) -> str | None:
+    """The short Hermann-Mauguin symbol of a space group, as ``Fm-3m`` or ``P2_1/c``; None of None."""
+    from moyopy import SpaceGroupType
+
+    return None if number is None else SpaceGroupType(number).hm_short.replace(" ", "")
+
+
 def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> SymmetricCell | None:
     """The conventional standard cell, atoms moved onto their symmetric places; None where no exact one is found.
 

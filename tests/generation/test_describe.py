@@ -87,6 +87,12 @@ def test_known_crystals(name):
     if density is not None:
         assert row["density"] == pytest.approx(density, rel=2e-3)
     assert row["volume_per_atom"] == pytest.approx(structure_of(item).volume / len(item.numbers), rel=1e-5)
+    parameters = [row[name] for name in ("a", "b", "c", "alpha", "beta", "gamma")]
+    assert parameters == pytest.approx(structure_of(item).lattice.parameters, rel=1e-5)
+    if group is not None:
+        from pymatgen.symmetry.groups import sg_symbol_from_int_number
+
+        assert row["space_group_symbol"] == sg_symbol_from_int_number(group)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -347,3 +347,20 @@ def test_trajectories_lead_from_the_prior_to_the_crystal(untrained, tmp_path):
         times = [atoms.info["time"] for atoms in film]
         assert (times[0], times[-1]) == (1.0, 0.0)
         assert times == sorted(times, reverse=True)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_columns(whole, tmp_path):
+    import shutil
+
+    old = tmp_path / "old"
+    shutil.copytree(whole, old)
+    newer = ("space_group_symbol", "a", "b", "c", "alpha", "beta", "gamma")
+    kept = [name for name in COLUMNS if name not in newer]
+    table = rows(old)[: NUM // 2]
+    with (old / "crystals.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, kept, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    assert generate(old, Options(), resume=True).status == "complete"
+    assert tuple(rows(old)[0]) == tuple(kept)
+    assert [row["formula"] for row in rows(old)] == [row["formula"] for row in rows(whole)]

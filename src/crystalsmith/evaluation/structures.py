@@ -20,6 +20,9 @@ from crystalsmith.errors import InputError
 GENERATED = "crystalsmith-generation-"
 """How the format of a folder written by ``crystalsmith generate`` begins."""
 
+DERIVED = {"space_group_symbol", "a", "b", "c", "alpha", "beta", "gamma"}
+"""Columns of a run's table that are facts of the crystal and that an evaluation has no column for."""
+
 MIN_LENGTH = 1e-3
 """Angstrom; a lattice vector shorter than this, or a cell without volume, is no crystal that could be described."""
 
@@ -132,12 +135,17 @@ def _generated(folder: Path) -> Iterator[Sample]:
         name = row.get("id", "")
         if name in made:
             sample = made[name]
-            yield Sample(name, *sample.arrays, sample.failure, sample.detail, row)
+            yield Sample(name, *sample.arrays, sample.failure, sample.detail, _asked(row))
         else:
             yield failed(name, "not_generated", row.get("note") or "there is no geometry of it", row)
     yield from (
         failed(f"unmade-{k}", "not_generated", "the run was not finished") for k in range(_unmade(folder, table))
     )
+
+
+def _asked(row: dict[str, str]) -> dict[str, str]:
+    """A row without what follows from the crystal itself."""
+    return {name: value for name, value in row.items() if name not in DERIVED}
 
 
 def _unmade(folder: Path, table: list[dict[str, str]]) -> int:

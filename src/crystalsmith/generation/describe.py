@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import MASK
 from crystalsmith.evaluation.facts import MIN_DISTANCE, MIN_VOLUME, density, reduced_formula
-from crystalsmith.formats import cif_text, extxyz_frame, symmetric_cif_text
+from crystalsmith.formats import cell_parameters, cif_text, extxyz_frame, symmetric_cif_text
 from crystalsmith.geometry import shortest_distance
-from crystalsmith.symmetry import space_group, symmetrise
+from crystalsmith.symmetry import space_group, space_group_symbol, symmetrise
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -27,13 +27,24 @@ COLUMNS = (
     "num_atoms",
     "space_group_0.01",
     "space_group_0.1",
+    "space_group_symbol",
+    "a",
+    "b",
+    "c",
+    "alpha",
+    "beta",
+    "gamma",
     "density",
     "volume_per_atom",
     "shortest_distance",
     "valid",
     "note",
 )
-"""Columns of ``crystals.csv``: density in g/cm3, volume_per_atom in cubic angstrom, shortest_distance in angstrom."""
+"""Columns of ``crystals.csv``: density in g/cm3, volume_per_atom in cubic angstrom, shortest_distance in angstrom.
+
+``a`` to ``gamma`` (angstrom, degrees) are those of the cell as generated, which ``num_atoms`` counts and
+``crystals.extxyz`` holds; the CIF has the conventional cell, symmetrised. ``space_group_symbol`` is at 0.1 angstrom.
+"""
 
 SYMPREC_CIF = 0.1
 """Tolerance in angstrom of the space group that the CIF files are symmetrised to."""
@@ -104,6 +115,7 @@ def describe(crystal: Crystal) -> Description:
     volume = abs(float(np.linalg.det(cell)))
     distance = shortest_distance(frac, cell)
     valid = distance >= MIN_DISTANCE and volume > MIN_VOLUME
+    row |= lattice(cell)
     row |= {
         "file": f"cif/{crystal.id}.cif",
         "formula": reduced_formula(numbers),
@@ -117,10 +129,18 @@ def describe(crystal: Crystal) -> Description:
     if valid:  # a tolerance of 0.1 angstrom means nothing where atoms overlap
         row["space_group_0.01"] = space_group(frac, cell, numbers, 0.01)
         row["space_group_0.1"] = space_group(frac, cell, numbers, SYMPREC_CIF)
+        row["space_group_symbol"] = space_group_symbol(row["space_group_0.1"])
         symmetric = symmetrise(frac, cell, numbers, SYMPREC_CIF)
     cif = symmetric_cif_text(crystal.id, symmetric) if symmetric else cif_text(crystal.id, frac, cell, numbers)
     frame = extxyz_frame(frac, cell, numbers, {"id": crystal.id, "seed": crystal.seed, "index": crystal.index})
     return Description(row, cif, frame)
+
+
+def lattice(cell: Array) -> Row:
+    """Lengths in angstrom and angles in degrees of a cell as columns of a table."""
+    lengths, angles = cell_parameters(cell)
+    names = ("a", "b", "c", "alpha", "beta", "gamma")
+    return {name: _rounded(float(value)) for name, value in zip(names, [*lengths, *angles], strict=True)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -49,8 +49,13 @@ class OutputFolder:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of the table: those of every run, then what was asked of each crystal in this one."""
-        return (*COLUMNS, *self.manifest.get("columns", ()))
+        """Columns of the table: those of every run, then what was asked of each crystal in this one.
+
+        A run that an earlier version began keeps the columns it began with.
+        """
+        now = (*COLUMNS, *self.manifest.get("columns", ()))
+        begun = tuple(_read(self.table).partition("\n")[0].split(","))
+        return begun if {"id", "index", "file"} <= set(begun) < set(now) else now
 
     @property
     def finished(self) -> int:
