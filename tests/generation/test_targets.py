@@ -83,7 +83,8 @@ def test_what_cannot_be_meant_is_refused(model, properties, more, sentence) -> N
 
 
 def test_an_unconditional_model_says_what_to_do(untrained) -> None:
-    with pytest.raises(InputError, match="it knows none; fine-tune"):
+    # A bundled model that follows the property is named before any training is.
+    with pytest.raises(InputError, match="it knows none; choose --model mp20-small"):
         make_targets(load_model(untrained), ["band_gap=1"])
 
 

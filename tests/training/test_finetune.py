@@ -310,3 +310,22 @@ def test_energy_above_hull_is_computed_from_a_reference(untrained, labelled, tmp
     assert (facts["source"], facts["count"]) == ("computed", 16)
     assert facts["min"] == pytest.approx(np.nanmin(energies[:24]))
     assert facts["mean"] == pytest.approx(np.nanmean(energies[:24]))
+
+
+def test_batches_suit_the_size_of_the_data(untrained, labelled) -> None:
+    from crystalsmith.training.finetune import batch_for
+
+    assert [batch_for(n) for n in (10, 225, 2_000, 24_549, 600_000)] == [8, 8, 64, 512, 512]
+    for n in range(128, 20_000, 37):
+        assert n / batch_for(n) >= 16  # steps an epoch
+    recipe = finetune_recipe(untrained, labelled, "new", {"band_gap": "scalar"}, False, "independent", [])
+    assert recipe.data.batch_size == 8
+    asked = finetune_recipe(
+        untrained, labelled, "new", {"band_gap": "scalar"}, False, "independent", ["data.batch_size=32"]
+    )
+    assert asked.data.batch_size == 32
+
+
+def test_few_updates_are_warned_of(untrained, labelled, tmp_path, capsys) -> None:
+    assert tune(untrained, labelled, tmp_path / "run", ["band_gap"]).step == 6
+    assert "6 updates are few" in capsys.readouterr().err

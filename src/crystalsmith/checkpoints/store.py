@@ -36,6 +36,15 @@ def bundled_models() -> dict[str, Path]:
     return {folder.name: folder for folder in sorted(BUNDLED.iterdir()) if (folder / CONFIG).is_file()}
 
 
+def models_that_follow(name: str) -> list[str]:
+    """The bundled models that are conditioned on a property."""
+    return [
+        model
+        for model, folder in bundled_models().items()
+        if any(c.get("name") == name for c in read_config(folder).get("network", {}).get("conditions", ()))
+    ]
+
+
 def find_model(name_or_folder: str | Path) -> Path:
     """The folder of a bundled model, of a model on disk, or of a hub model ``hf:owner/repository/name``.
 

@@ -51,7 +51,9 @@ def finetune(
         typer.Option(help="Learning rate.", show_default="5e-6; 1e-4 for networks narrower than the published one"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most passes over the data.", show_default="200")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Crystals per step.", show_default="512")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Crystals per step.", show_default="8 to 512, by the size of the data")
+    ] = None,
     patience: Annotated[
         int | None, typer.Option(help="Validations without a better loss that end the run.", show_default="10")
     ] = None,

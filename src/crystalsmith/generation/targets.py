@@ -209,8 +209,12 @@ def _find(name: str, known: Mapping[str, ConditionConfig], model: str) -> Condit
     for own, config in known.items():
         if canonical_name(own) == canonical_name(name):
             return config
-    what = f"it knows {', '.join(sorted(known))}" if known else "it knows none; fine-tune it with crystalsmith finetune"
-    raise InputError(f"The model {model} does not know the property '{name}'; {what}.")
+    from crystalsmith.checkpoints.store import models_that_follow
+
+    what = f"it knows {', '.join(sorted(known))}" if known else "it knows none"
+    others = [other for other in models_that_follow(canonical_name(name)) if other != model]
+    mend = f"choose --model {others[0]}" if others else "teach it with crystalsmith finetune"
+    raise InputError(f"The model {model} does not know the property '{name}': {what}; {mend}.")
 
 
 def _read(config: ConditionConfig, value: Any) -> tuple[tuple[Value, ...], tuple[float, float] | None]:

@@ -23,6 +23,13 @@ DEFAULTS: dict[str, Any] = {"max_epochs": 200, "every_epochs": 5, "patience": 10
 """Published length and rhythm (spec 7); the run ends early after ``patience`` validations without a better loss."""
 
 
+FEW_UPDATES = 1000
+"""Updates below which a new property is hardly followed: of 250 crystals with default settings, asked for 15 g/cm3, the
+mean came to 6.9 after one step an epoch and to 11.5 after 467 updates."""
+
+SMALLEST_BATCH, LARGEST_BATCH, STEPS_AN_EPOCH = 8, 512, 16
+
+
 def finetune(
     model: str | Path,
     data: str | Path,
@@ -67,7 +74,22 @@ def finetune(
     if reference is not None:
         overrides = [f"conditions.reference={json.dumps(str(Path(reference).resolve()))}", *overrides]
     recipe = finetune_recipe(model, folder, Path(out).name, wanted, freeze_base, dropout, overrides)
-    return train(folder, out, recipe, quiet=quiet)
+    outcome = train(folder, out, recipe, quiet=quiet)
+    if outcome.step < FEW_UPDATES and not outcome.interrupted and outcome.rank == 0:
+        print(
+            f"Warning: {outcome.step:,} updates are few; below {FEW_UPDATES:,} targets are hardly followed. "
+            "Train longer (more epochs or time, more patience), with smaller batches, or on more data.",
+            file=sys.stderr,
+        )
+    return outcome
+
+
+def batch_for(crystals: int) -> int:
+    """Crystals a step for so many to train on: a power of two that gives 16 steps an epoch or more, from 8 to 512."""
+    batch = LARGEST_BATCH
+    while batch > SMALLEST_BATCH and batch * STEPS_AN_EPOCH > crystals:
+        batch //= 2
+    return batch
 
 
 def parse_properties(properties: Sequence[str] | Mapping[str, str], labels: Collection[str] = ()) -> dict[str, str]:
@@ -131,6 +153,7 @@ def finetune_recipe(
         "base": str(model) if str(model) == folder.name else str(folder.resolve()),
         "freeze_base": freeze_base,
         "optimizer.lr": PUBLISHED_LR if base.network.config.width >= 512 else SMALL_LR,
+        "data.batch_size": batch_for(int(manifest.get("counts", {}).get("train", LARGEST_BATCH * STEPS_AN_EPOCH))),
         "limits.max_epochs": DEFAULTS["max_epochs"],
         "limits.patience": DEFAULTS["patience"],
         "validation.every_epochs": DEFAULTS["every_epochs"],
