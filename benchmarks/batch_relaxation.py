@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from crystalsmith.evaluation.batch_potentials import make_batch_potential
-from crystalsmith.evaluation.batch_relaxation import relax_in_batches
 from crystalsmith.evaluation.judge import facts_or_problem
-from crystalsmith.evaluation.potentials import default_device, find_potential, make_calculator
-from crystalsmith.evaluation.relaxation import Relaxation, Relaxed, relax
+from crystalsmith.evaluation.potential.batch_relaxation import relax_in_batches
+from crystalsmith.evaluation.potential.batched import make_batch_potential
+from crystalsmith.evaluation.potential.potentials import default_device, find_potential, make_calculator
+from crystalsmith.evaluation.potential.relaxation import relax
+from crystalsmith.evaluation.potential.relaxed import Relaxation, Relaxed
 from crystalsmith.evaluation.structures import read_samples
 
 

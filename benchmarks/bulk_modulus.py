@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from crystalsmith.data.dataset import CrystalDataset
-from crystalsmith.evaluation.asked import Request
-from crystalsmith.evaluation.relaxation import Relaxation
+from crystalsmith.evaluation.asked.request import Request
+from crystalsmith.evaluation.potential.relaxed import Relaxation
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation.folder import FORMAT

@@ -21,11 +21,12 @@ import numpy as np
 from crystalsmith.evaluation.judge import described, match
 from crystalsmith.evaluation.matching import SETTINGS
 from crystalsmith.evaluation.metrics import summarise
-from crystalsmith.evaluation.page import page
-from crystalsmith.evaluation.potentials import find_potential, make_calculator
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.relaxation import Relaxation, relax
-from crystalsmith.evaluation.report import finite, row_of
+from crystalsmith.evaluation.potential.potentials import find_potential, make_calculator
+from crystalsmith.evaluation.potential.relaxation import relax
+from crystalsmith.evaluation.potential.relaxed import Relaxation
+from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.report.page import page
+from crystalsmith.evaluation.report.results import finite, row_of
 from crystalsmith.evaluation.structures import read_samples
 
 

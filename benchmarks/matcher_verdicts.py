@@ -19,7 +19,7 @@ import numpy as np
 from tests.evaluation.pairs import KINDS, hard_pairs, our_verdicts, plain_verdict, plain_verdicts
 
 from crystalsmith.evaluation.matching import Candidate, matches
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.reference.known import Reference
 
 
 def main() -> None:

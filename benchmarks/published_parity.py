@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalsmith.checkpoints.ckpt_file import locate
-from crystalsmith.checkpoints.mattergen import load_published
+from crystalsmith.checkpoints.published.ckpt_file import locate
+from crystalsmith.checkpoints.published.mattergen import load_published
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.guidance import allow_elements, bind_conditions
 from crystalsmith.elements import ALLOWED

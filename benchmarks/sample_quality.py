@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 import crystalsmith
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.evaluation.statistics import jensen_shannon, wasserstein

@@ -37,17 +37,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP, WARPS, parse_solver
 from crystalsmith.evaluation.facts import density
 from crystalsmith.evaluation.judge import described
-from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.report import write_atomically
+from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.statistics import jensen_shannon, rate, wasserstein
 from crystalsmith.evaluation.structures import Sample
+from crystalsmith.files import write_atomically
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation.request import make_request
 from crystalsmith.generation.sampler import sample_batch
@@ -228,7 +228,7 @@ def _interval(statistic: Callable[[NDArray[np.int64]], float], size: int) -> tup
 
 def relax(args: argparse.Namespace) -> None:
     """Relaxed energies of the first crystals of every point by the evaluation itself; resumable."""
-    from crystalsmith.evaluation.relaxation import Relaxation
+    from crystalsmith.evaluation.potential.relaxed import Relaxation
     from crystalsmith.evaluation.run import Options, evaluate
 
     options = Options(

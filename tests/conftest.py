@@ -143,8 +143,9 @@ def conditional(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The same model with adapters, random as well, for properties of every kind."""
     import dataclasses
 
+    from crystalsmith.checkpoints.find import load_model
     from crystalsmith.checkpoints.model import Model
-    from crystalsmith.checkpoints.store import load_model, save_model
+    from crystalsmith.checkpoints.store import save_model
     from crystalsmith.network.conditioning import ConditionConfig
     from crystalsmith.network.denoiser import GemNetDenoiser
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crystalsmith.checkpoints.export import published_state
-from crystalsmith.checkpoints.mattergen import our_names
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.published_layout import published_layout
+from crystalsmith.checkpoints.published.export import published_state
+from crystalsmith.checkpoints.published.layout import published_layout
+from crystalsmith.checkpoints.published.mattergen import our_names
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.network.basis import SinusoidalEncoding
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser

@@ -20,10 +20,10 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements", "progress", "tables"),
-    ("cells",),
+    ("elements", "files", "progress", "tables"),
+    ("cells", "engine"),
     ("crystals", "properties", "geometry", "symmetry", "structures"),
-    ("contracts", "formats", "wyckoff", "pictures"),
+    ("contracts", "formats", "pictures"),
     ("neighbors", "diffusion", "data"),
     ("network", "evaluation"),
     ("checkpoints",),
@@ -33,6 +33,28 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 """From the ground up; a room imports from lower floors only."""
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+
+WINGS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "checkpoints": (
+        ("cache", "card", "model"),
+        ("store",),
+        ("arrangements", "facts", "predictor", "published"),
+        ("find",),
+    ),
+    "evaluation": (
+        ("statistics", "structures", "facts", "matching"),
+        ("judged",),
+        ("reference",),
+        ("judge", "metrics"),
+        ("potential",),
+        ("asked",),
+        ("report",),
+        ("prediction", "stability"),
+        ("run",),
+    ),
+    "symmetry": (("groups",), ("wyckoff",)),
+}
+"""Floors inside a room: of its files, and of its folders as a whole."""
 
 # Contract 5: what the light rooms may need at all.
 LIGHT = ("errors", "elements", "crystals", "contracts", "neighbors", "diffusion", "network")
@@ -64,6 +86,18 @@ class Import:
         """The room imported, or ``None`` for the outside world and the package itself."""
         parts = self.module.split(".")
         return parts[1] if parts[0] == "crystalsmith" and len(parts) > 1 else None
+
+    @property
+    def wing(self) -> str:
+        """The part of its room that the importing file is of: a file of it, or a folder."""
+        parts = self.file.removesuffix(".py").split("/")
+        return parts[1] if len(parts) > 1 else ""
+
+    @property
+    def target_wing(self) -> str:
+        """The part of a room that is imported."""
+        parts = self.module.split(".")
+        return parts[2] if self.target_room is not None and len(parts) > 2 else ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line} imports {self.module}"
@@ -127,6 +161,31 @@ def test_a_room_imports_from_lower_floors_only() -> None:
         and x.target_room != x.room
         and FLOOR[x.target_room] >= FLOOR[x.room]
     )
+
+
+@pytest.mark.parametrize("room", WINGS)
+def test_a_wing_imports_from_lower_floors_of_its_room_only(room: str) -> None:
+    floor = {wing: level for level, wings in enumerate(WINGS[room]) for wing in wings}
+    inside = [x for x in IMPORTS if x.room == room and x.target_room == room and x.wing != "__init__"]
+    assert len(inside) > 2 or room == "symmetry"
+    assert {x.wing for x in inside} <= set(floor)
+    assert not complaints(x for x in inside if x.wing != x.target_wing and floor[x.target_wing] >= floor[x.wing])
+
+
+def test_no_circle_among_files() -> None:
+    """Imports inside functions and for types count; the package's own face opens doors by name and stands aside."""
+    modules = {".".join(("crystalsmith", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in FILES}
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for found in IMPORTS:
+        importer = "crystalsmith." + found.file.removesuffix(".py").replace("/", ".")
+        # ``from a.b import c`` is written here as a.b.c, a file or a name in the file a.b
+        target = next((m for m in (found.module, found.module.rpartition(".")[0]) if m in modules), None)
+        if target is not None and target != importer and found.room not in FACE:
+            graph[importer].add(target)
+    assert sum(map(len, graph.values())) > 300
+    while leaves := {name for name, targets in graph.items() if not targets & set(graph)}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert not graph, f"in a circle, or above one: {sorted(graph)}"
 
 
 def test_diffusion_and_network_meet_only_through_the_contract() -> None:

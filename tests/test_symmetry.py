@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystalsmith.symmetry import space_group, symmetrise
+from crystalsmith.symmetry.groups import space_group, symmetrise
 
 NEEDLE = np.array([[2.592, 0.745, 0.020], [0.666, 2.550, 0.571], [19.92, -68.89, 306.91]])
 SKEW = np.array([[1, 0, 0], [0, 1, 0], [30, 20, 1]])

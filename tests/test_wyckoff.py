@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from crystalsmith.errors import InputError
-from crystalsmith.symmetry import space_group
-from crystalsmith.wyckoff import bundled_templates, count_templates, read_templates, template_of
+from crystalsmith.symmetry.groups import space_group
+from crystalsmith.symmetry.wyckoff import bundled_templates, count_templates, read_templates, template_of
 
 KNOWN = {
     "rocksalt": ("Fm-3m", (5.64, 5.64, 5.64, 90, 90, 90), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]], (225, "ab")),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import MASK, symbol
-from crystalsmith.symmetry import SymmetricCell
+from crystalsmith.symmetry.groups import SymmetricCell
 
 Array = NDArray[np.float64]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from crystalsmith.checkpoints.export import published_config, published_state
-from crystalsmith.checkpoints.mattergen import our_names
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.published_layout import published_layout
+from crystalsmith.checkpoints.published.export import published_config, published_state
+from crystalsmith.checkpoints.published.layout import published_layout
+from crystalsmith.checkpoints.published.mattergen import our_names
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser

@@ -15,15 +15,16 @@ from crystalsmith.checkpoints.arrangements import (
     orders,
     save_arrangements,
 )
+from crystalsmith.checkpoints.find import BUNDLED
+from crystalsmith.checkpoints.store import WEIGHTS
 from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
-from crystalsmith.generation.space_groups import PACKAGE
-from crystalsmith.wyckoff import Template, bundled_templates
+from crystalsmith.symmetry.wyckoff import TABLES, Template, bundled_templates
 
 
 @pytest.fixture(scope="module")
 def learned() -> Arrangements:
-    return load_arrangements(PACKAGE / FILE)
+    return load_arrangements(TABLES / FILE)
 
 
 def ranked(learned: Arrangements, counts: dict[int, int]):
@@ -102,4 +103,4 @@ def test_a_file_keeps_the_choices_and_damage_is_named(learned, tmp_path) -> None
     with pytest.raises(InputError, match="train --task arrangements"):
         load_arrangements(path)
     with pytest.raises(InputError, match="another kind"):
-        load_arrangements(PACKAGE / "models/mp20-tiny/model.safetensors")
+        load_arrangements(BUNDLED / "mp20-tiny" / WEIGHTS)

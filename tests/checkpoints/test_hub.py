@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from crystalsmith.checkpoints.cache import cached_models, imported_models, remember_import
-from crystalsmith.checkpoints.hub import HubAddress, import_from_hub
-from crystalsmith.checkpoints.mattergen import import_model
-from crystalsmith.checkpoints.store import find_model, list_models, load_model
+from crystalsmith.checkpoints.find import find_model, list_models, load_model
+from crystalsmith.checkpoints.published.hub import HubAddress, import_from_hub
+from crystalsmith.checkpoints.published.mattergen import import_model
 from crystalsmith.errors import InputError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from crystalsmith.checkpoints.export import export_model
-from crystalsmith.checkpoints.mattergen import import_model
-from crystalsmith.checkpoints.names import PREFIX
-from crystalsmith.checkpoints.published_layout import count_parameters, published_layout
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
+from crystalsmith.checkpoints.published.export import export_model
+from crystalsmith.checkpoints.published.layout import count_parameters, published_layout
+from crystalsmith.checkpoints.published.mattergen import import_model
+from crystalsmith.checkpoints.published.names import PREFIX
 from crystalsmith.elements import ALLOWED
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig
@@ -66,7 +66,7 @@ def test_layout_of_the_released_models(name, shared):
 
 @pytest.mark.parametrize("name", ["base", "dft_mag_density", "chemical_system", "space_group"])
 def test_every_tensor_of_ours_has_a_published_one(name):
-    from crystalsmith.checkpoints.mattergen import our_names
+    from crystalsmith.checkpoints.published.mattergen import our_names
     from crystalsmith.network.denoiser import GemNetDenoiser
 
     config = DenoiserConfig(GemNetConfig(), RELEASED.get(name, RELEASED["mattergen_base"])[0])

@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from crystalsmith.checkpoints.mattergen import import_model
-from crystalsmith.checkpoints.names import PREFIX
+from crystalsmith.checkpoints.published.mattergen import import_model
+from crystalsmith.checkpoints.published.names import PREFIX
 from crystalsmith.errors import InputError
 
 FORCE = f"{PREFIX}gemnet.out_blocks.0.out_forces.linear.weight"

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from crystalsmith.checkpoints import store
+from crystalsmith.checkpoints.find import find_model, load_model
 from crystalsmith.checkpoints.model import Model, ModelMetadata
-from crystalsmith.checkpoints.store import CARD, CONFIG, WEIGHTS, find_model, load_model, save_model, weights_sha256
+from crystalsmith.checkpoints.store import CARD, CONFIG, WEIGHTS, save_model, weights_sha256
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.errors import InputError
@@ -279,7 +280,7 @@ def test_loading_runs_nothing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_reading_a_model_imports_neither_a_compiler_nor_chemistry():
     code = (
-        "import sys; from crystalsmith.checkpoints.store import load_model; load_model('mp20-tiny'); "
+        "import sys; from crystalsmith.checkpoints.find import load_model; load_model('mp20-tiny'); "
         "print(sorted({'torch._dynamo', 'sympy', 'pymatgen', 'ase', 'moyopy', 'lightning'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from crystalsmith.checkpoints.export import export_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model, save_model
+from crystalsmith.checkpoints.published.export import export_model
+from crystalsmith.checkpoints.store import save_model
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.errors import InputError
 from crystalsmith.network.registry import build_network

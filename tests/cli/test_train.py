@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.cli.main import app
 from crystalsmith.training.config import NO_LICENCE, load_recipe
 

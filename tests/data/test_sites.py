@@ -15,8 +15,8 @@ from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.errors import InputError
-from crystalsmith.symmetry import space_group
-from crystalsmith.wyckoff import read_templates
+from crystalsmith.symmetry.groups import space_group
+from crystalsmith.symmetry.wyckoff import read_templates
 
 GROUPS = {"salt": 225, "diamond": 227, "titanate": 221, "low": 1, "quartz": 154}
 

@@ -15,7 +15,7 @@ from crystalsmith.diffusion.orbit_counts import CountedProcess
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.elements import MASK
-from crystalsmith.wyckoff import Template, bundled_templates
+from crystalsmith.symmetry.wyckoff import Template, bundled_templates
 
 TEMPLATES = bundled_templates()
 CHOSEN = list(TEMPLATES.counts)[::37]

@@ -53,7 +53,7 @@ def reference_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference of rock salt, KCl and MgO with a hull of all the energies and elemental energies of zero."""
     import json
 
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
 
     place = tmp_path_factory.mktemp("reference")
     cifs = write_cifs(place / "cifs", ["nacl", "kcl", "mgo"])
@@ -95,8 +95,8 @@ def metal_reference(tmp_path: Path) -> Path:
     """The metals with labels that differ from EMT by a planted error for gold, and CuAu3, which has no structure."""
     import json
 
-    from crystalsmith.evaluation.reference import formula_text
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
+    from crystalsmith.evaluation.reference.known import formula_text
     from crystalsmith.formats import extxyz_frame
 
     crystals = metals()
@@ -123,7 +123,7 @@ def metal_reference(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Single points in this process: to start another and load torch there takes seconds."""
-    from crystalsmith.evaluation import single_points
+    from crystalsmith.evaluation.potential import single_points
 
     def run(start, arguments, tasks, jobs, time_limit):
         job = start(*arguments)

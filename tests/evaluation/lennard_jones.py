@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.evaluation.batch_potentials import Evaluated
+from crystalsmith.evaluation.potential.batched import Evaluated
 from crystalsmith.neighbors import build_edges
 
 SIGMA = {10: 2.4, 18: 2.6, 36: 2.9}

@@ -10,11 +10,11 @@ import pytest
 from tests.evaluation.conftest import CRYSTALS, ENERGIES, write_cifs
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.adherence import Asked, judge_targets
-from crystalsmith.evaluation.asked import Request
+from crystalsmith.evaluation.asked.request import Request
+from crystalsmith.evaluation.asked.requirements import parse_requirement
+from crystalsmith.evaluation.asked.targets import Asked, judge_targets
 from crystalsmith.evaluation.facts import facts_of
-from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.requirements import parse_requirement
+from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.structures import Sample
 from crystalsmith.formats import extxyz_frame

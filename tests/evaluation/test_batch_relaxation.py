@@ -13,11 +13,12 @@ from tests.evaluation.lennard_jones import LennardJones
 
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.batch_potentials import make_batch_potential
-from crystalsmith.evaluation.batch_relaxation import relax_in_batches
-from crystalsmith.evaluation.fire import LONGEST_MOVE, Walk, largest_force, step
-from crystalsmith.evaluation.potentials import find_potential, make_calculator
-from crystalsmith.evaluation.relaxation import BATCH, Relaxation, batch_size, relax
+from crystalsmith.evaluation.potential.batch_relaxation import relax_in_batches
+from crystalsmith.evaluation.potential.batched import make_batch_potential
+from crystalsmith.evaluation.potential.fire import LONGEST_MOVE, Walk, largest_force, step
+from crystalsmith.evaluation.potential.potentials import find_potential, make_calculator
+from crystalsmith.evaluation.potential.relaxation import BATCH, batch_size, relax
+from crystalsmith.evaluation.potential.relaxed import Relaxation
 from crystalsmith.evaluation.run import Options, evaluate
 
 LJ = "tests.evaluation.lennard_jones:make"
@@ -165,7 +166,7 @@ def test_a_failure_costs_only_its_crystal() -> None:
 
 
 def test_a_displacement_that_cannot_be_had_costs_only_its_crystal(monkeypatch) -> None:
-    from crystalsmith.evaluation import relaxation
+    from crystalsmith.evaluation.potential import relaxation
 
     plain = relaxation.rms_displacement
 

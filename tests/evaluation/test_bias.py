@@ -8,7 +8,8 @@ from tests.evaluation.conftest import GOLD_ERROR, metals
 from typer.testing import CliRunner
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.bias import (
+from crystalsmith.evaluation.judge import described
+from crystalsmith.evaluation.potential.bias import (
     PENALTY,
     ElementBias,
     fitted,
@@ -18,9 +19,8 @@ from crystalsmith.evaluation.bias import (
     robust_ridge,
     spread_over_elements,
 )
-from crystalsmith.evaluation.judge import described
-from crystalsmith.evaluation.potentials import find_potential
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.potential.potentials import find_potential
+from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import Sample
 
 EMT = "ase.calculators.emt:EMT"

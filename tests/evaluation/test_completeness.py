@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from tests.evaluation.conftest import CORNERS, write_cifs
 
-from crystalsmith.evaluation.completeness import completeness, survey
-from crystalsmith.evaluation.hull import Hull
 from crystalsmith.evaluation.judge import described
+from crystalsmith.evaluation.reference.completeness import completeness, survey
+from crystalsmith.evaluation.reference.hull import Hull
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.structures import Sample
 

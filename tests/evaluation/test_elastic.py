@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.evaluation.conftest import CORNERS, FCC
 
-from crystalsmith.evaluation.elastic import Strains, bulk_modulus, fit_modulus
+from crystalsmith.evaluation.potential.elastic import Strains, bulk_modulus, fit_modulus
 from crystalsmith.formats import extxyz_frame
 
 GPA = 0.006241509074  # eV per cubic angstrom (CODATA 2018)
@@ -87,9 +87,9 @@ def test_argon_of_lennard_jones_has_the_modulus_of_the_lattice_sum() -> None:
 
 @pytest.mark.slow  # starts four processes
 def test_an_evaluation_computes_it_once_and_for_the_control_too(tmp_path) -> None:
-    from crystalsmith.evaluation.asked import Request
-    from crystalsmith.evaluation.relaxation import Relaxation
-    from crystalsmith.evaluation.requirements import parse_requirement
+    from crystalsmith.evaluation.asked.request import Request
+    from crystalsmith.evaluation.asked.requirements import parse_requirement
+    from crystalsmith.evaluation.potential.relaxed import Relaxation
     from crystalsmith.evaluation.run import Options, evaluate
 
     run, free = tmp_path / "run", tmp_path / "free"
@@ -135,8 +135,9 @@ MEASURED = {
 @pytest.mark.slow
 def test_sevennet_orders_and_sizes_known_crystals(tmp_path) -> None:
     pytest.importorskip("sevenn", reason="SevenNet is not installed (pip install 'crystalsmith[evaluate]')")
-    from crystalsmith.evaluation.potentials import find_potential, make_calculator
-    from crystalsmith.evaluation.relaxation import Relaxation, relax
+    from crystalsmith.evaluation.potential.potentials import find_potential, make_calculator
+    from crystalsmith.evaluation.potential.relaxation import relax
+    from crystalsmith.evaluation.potential.relaxed import Relaxation
 
     calculator = make_calculator(find_potential("7net-0"), "cpu")
     for name, (frac, cell, numbers, measured) in MEASURED.items():

@@ -10,7 +10,7 @@ import pytest
 
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.hull import Hull
+from crystalsmith.evaluation.reference.hull import Hull
 
 
 def random_entries(

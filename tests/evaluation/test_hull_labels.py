@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from crystalsmith.cli.main import app
 from crystalsmith.data.dataset import CrystalDataset
-from crystalsmith.evaluation.hull_labels import energies_above_hull
+from crystalsmith.evaluation.reference.labels import energies_above_hull
 from crystalsmith.formats import cif_text
 
 
@@ -62,8 +62,8 @@ def test_original_labels_of_mp20_come_back(shared) -> None:
     """On the hull of half of the Materials Project's entries; labels that were computed from it do not count."""
     import pyarrow.parquet as pq
 
-    from crystalsmith.evaluation.energies import read_entries
-    from crystalsmith.evaluation.hull import Hull
+    from crystalsmith.evaluation.reference.energies import read_entries
+    from crystalsmith.evaluation.reference.hull import Hull
 
     entries = read_entries(shared("data/hull_reference_mp2020.parquet"))
     hull = Hull.from_entries(entries.compositions, entries.energies)

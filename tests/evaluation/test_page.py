@@ -8,7 +8,7 @@ import re
 import numpy as np
 from tests.evaluation.conftest import CRYSTALS, write_cifs
 
-from crystalsmith.evaluation.page import _place, comparison
+from crystalsmith.evaluation.report.page import _place, comparison
 from crystalsmith.evaluation.run import Options, evaluate
 
 

@@ -10,13 +10,13 @@ import pytest
 from tests.evaluation.conftest import GOLD_ERROR, emt_energy, metals
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.hull import Hull
-from crystalsmith.evaluation.potential_hull import potential_hull
-from crystalsmith.evaluation.potentials import Potential, find_potential
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.relaxation import Relaxation
+from crystalsmith.evaluation.potential.hull import potential_hull
+from crystalsmith.evaluation.potential.potentials import Potential, find_potential
+from crystalsmith.evaluation.potential.relaxed import Relaxation
+from crystalsmith.evaluation.potential.single_points import Energies, potential_file, single_point
+from crystalsmith.evaluation.reference.hull import Hull
+from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.run import Options, evaluate
-from crystalsmith.evaluation.single_points import Energies, potential_file, single_point
 from crystalsmith.evaluation.stability import check_hull
 
 EMT = "ase.calculators.emt:EMT"
@@ -95,7 +95,7 @@ def test_another_version_of_a_potential_has_a_file_of_its_own(metal_reference, m
 
 
 def test_an_element_without_structure_stands_at_the_labelled_energy(tmp_path, in_process) -> None:
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
     from crystalsmith.formats import extxyz_frame
 
     crystals = metals()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from crystalsmith.cli.main import app
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.prediction import SETTINGS, Scored, assign, displacement, score, summarise
+from crystalsmith.evaluation.prediction.score import SETTINGS, Scored, assign, displacement, score, summarise
 from crystalsmith.evaluation.structures import Sample, failed
 from crystalsmith.formats import extxyz_frame
 
@@ -171,7 +171,7 @@ def test_the_command_scores_files(tmp_path) -> None:
 
 def test_a_prepared_data_set_is_a_truth(dataset_folder, tmp_path) -> None:
     from crystalsmith.data.dataset import CrystalDataset
-    from crystalsmith.evaluation.prediction_run import Options, read_truth, score_files
+    from crystalsmith.evaluation.prediction.run import Options, read_truth, score_files
 
     dataset = CrystalDataset.open(dataset_folder)
     rows = dataset.rows("test")

@@ -9,9 +9,9 @@ import pytest
 from tests.evaluation.conftest import CRYSTALS, ENERGIES, write_cifs, write_hull
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.energies import parse_composition, read_energies, read_entries
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.reference_build import build_reference
+from crystalsmith.evaluation.reference.build import build_reference
+from crystalsmith.evaluation.reference.energies import parse_composition, read_energies, read_entries
+from crystalsmith.evaluation.reference.known import Reference
 
 
 def test_structures_come_back_by_reduced_formula(reference_folder) -> None:

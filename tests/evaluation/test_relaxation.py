@@ -12,12 +12,18 @@ import numpy as np
 import pytest
 from tests.evaluation.conftest import CORNERS, FCC
 
+from crystalsmith.engine.workers import supervised
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.lines import append_line
-from crystalsmith.evaluation.potentials import find_potential, make_calculator, mp2020_correction, refuse_scheme
-from crystalsmith.evaluation.relaxation import Relaxation, key_of, relax
+from crystalsmith.evaluation.potential.potentials import (
+    find_potential,
+    make_calculator,
+    mp2020_correction,
+    refuse_scheme,
+)
+from crystalsmith.evaluation.potential.relaxation import relax
+from crystalsmith.evaluation.potential.relaxed import Relaxation, key_of
 from crystalsmith.evaluation.run import Options, evaluate
-from crystalsmith.evaluation.workers import supervised
+from crystalsmith.files import append_line
 
 EMT = "ase.calculators.emt:EMT"
 """ASE's effective medium theory: a real, quick potential for a few metals."""
@@ -153,7 +159,7 @@ def test_a_reference_without_the_correction_is_refused_before_anything_is_comput
 
 def test_energies_of_the_potential_reach_the_hull(tmp_path, reference_folder) -> None:
     """EMT puts the elements near zero, so a copper-gold crystal lands on its own energy above an empty hull."""
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
 
     (tmp_path / "hull.csv").write_text("composition,formation_energy_per_atom\nCu3Au,-0.05\n")
     (tmp_path / "elements.json").write_text('{"Cu": -0.007, "Au": 0.002}')
@@ -243,7 +249,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
     """The second result does not fit; what the first cost is not paid again."""
     import errno
 
-    from crystalsmith.evaluation import relaxation
+    from crystalsmith.evaluation.potential import relaxation
     from crystalsmith.formats import extxyz_frame
 
     text = "".join(extxyz_frame(*cu3au(0.1 * k), {"id": f"c{k}"}) for k in range(3))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.asked import Request
-from crystalsmith.evaluation.requirements import parse_requirement
+from crystalsmith.evaluation.asked.request import Request
+from crystalsmith.evaluation.asked.requirements import parse_requirement
 
 READ = [
     ("bulk_modulus>300", "bulk_modulus", {300.0: False, 300.1: True}),

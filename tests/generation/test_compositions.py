@@ -8,7 +8,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from crystalsmith.checkpoints.store import load_model, save_model
+from crystalsmith.checkpoints.find import load_model
+from crystalsmith.checkpoints.store import save_model
 from crystalsmith.cli.main import app
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError

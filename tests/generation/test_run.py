@@ -200,7 +200,8 @@ def test_resuming_with_another_setting_names_it(whole, changed, flag):
 def test_resuming_with_other_weights_is_refused(options, untrained, tmp_path):
     import shutil
 
-    from crystalsmith.checkpoints.store import load_model, save_model
+    from crystalsmith.checkpoints.find import load_model
+    from crystalsmith.checkpoints.store import save_model
 
     shutil.copytree(untrained, tmp_path / "model")
     model = load_model(tmp_path / "model")

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.contracts import Scores
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.elements import MASK

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
@@ -20,8 +20,8 @@ from crystalsmith.generation.request import Request, make_request
 from crystalsmith.generation.run import Options, generate
 from crystalsmith.generation.space_groups import _ways, as_known, assign, follows, make_space_groups
 from crystalsmith.generation.steering import Steering
-from crystalsmith.symmetry import space_group
-from crystalsmith.wyckoff import bundled_templates
+from crystalsmith.symmetry.groups import space_group
+from crystalsmith.symmetry.wyckoff import bundled_templates
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
 from crystalsmith.generation.loaded import load

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.errors import InputError
 from crystalsmith.generation.loaded import load
 from crystalsmith.generation.request import Request, make_request, warnings_of

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crystalsmith.checkpoints.ckpt_file import locate
-from crystalsmith.checkpoints.mattergen import load_published
 from crystalsmith.checkpoints.model import Model
+from crystalsmith.checkpoints.published.ckpt_file import locate
+from crystalsmith.checkpoints.published.mattergen import load_published
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import Draw
 

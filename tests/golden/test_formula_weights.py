@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from crystalsmith.checkpoints.export import published_config
-from crystalsmith.checkpoints.mattergen import import_model
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
+from crystalsmith.checkpoints.published.export import published_config
+from crystalsmith.checkpoints.published.mattergen import import_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.denoiser import DenoiserConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from crystalsmith.checkpoints.mattergen import our_names
-from crystalsmith.checkpoints.names import PREFIX
+from crystalsmith.checkpoints.published.mattergen import our_names
+from crystalsmith.checkpoints.published.names import PREFIX
 from crystalsmith.contracts import Scores
 
 

@@ -9,8 +9,8 @@ from crystalsmith.checkpoints.arrangements import FILE, load_arrangements
 from crystalsmith.cli.main import app
 from crystalsmith.errors import InputError
 from crystalsmith.generation.space_groups import make_space_groups
+from crystalsmith.symmetry.wyckoff import read_templates
 from crystalsmith.training.arrangements import Settings, train_arrangements
-from crystalsmith.wyckoff import read_templates
 
 RUNNER = CliRunner()
 SALTS = ("Li", "Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr")

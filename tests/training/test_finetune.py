@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.data.computed import compute
 from crystalsmith.data.dataset import CrystalDataset
@@ -289,7 +289,7 @@ def test_structure_prediction_begins_as_a_model_that_generates(untrained, datase
 
 def test_energy_above_hull_is_computed_from_a_reference(untrained, labelled, tmp_path) -> None:
     """On a hull of the elements alone, at zero, the energy above it is the formation energy."""
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
 
     table, zeros = tmp_path / "hull.csv", tmp_path / "zeros.json"
     table.write_text("composition,formation_energy_per_atom\nLi,0\nO,0\nSi,0\nFe,0\n")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from crystalsmith.checkpoints.store import load_model, save_model
+from crystalsmith.checkpoints.find import load_model
+from crystalsmith.checkpoints.store import save_model
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import module_key

@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("lightning")
 
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.errors import InputError
 from crystalsmith.training.config import Recipe, save_recipe
 from crystalsmith.training.loop import Loop, Outcome

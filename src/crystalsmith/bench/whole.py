@@ -16,8 +16,9 @@ import torch
 
 from crystalsmith.bench.measure import median_seconds
 from crystalsmith.bench.network import machine, network_speed
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model, ModelMetadata
-from crystalsmith.checkpoints.store import load_model, save_model
+from crystalsmith.checkpoints.store import save_model
 from crystalsmith.diffusion.process import Process, ProcessConfig
 from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 from crystalsmith.generation.describe import Crystal, describe
@@ -37,7 +38,7 @@ began = time.perf_counter()
 import torch
 import crystalsmith.generation.run
 imported = time.perf_counter()
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 model = load_model(sys.argv[1], sys.argv[2])
 loaded = time.perf_counter()
 from crystalsmith.generation.request import make_request

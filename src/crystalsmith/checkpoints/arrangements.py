@@ -19,7 +19,7 @@ from torch import Tensor
 from crystalsmith.checkpoints.store import check_state, write_atomically
 from crystalsmith.errors import InputError
 from crystalsmith.network.arrangements import ArrangementNetwork, ArrangementSizes, Candidates
-from crystalsmith.wyckoff import Template, Templates
+from crystalsmith.symmetry.wyckoff import Template, Templates
 
 FILE = "arrangements.safetensors"
 """Beside a file of templates: how compositions choose among them."""

@@ -14,7 +14,7 @@ _KINDS = {
 
 
 def report_lines(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Headings and values of :meth:`ImportReport.to_dict <crystalsmith.checkpoints.mattergen.ImportReport.to_dict>`."""
+    """Headings and values of an import report, see :mod:`crystalsmith.checkpoints.published.mattergen`."""
     used, total = report["parameters_used"], report["parameters"]
     lines = [
         ("name", str(report["name"])),

@@ -55,7 +55,7 @@ def examples(*lines: str) -> str:
 
 def model_names(incomplete: str) -> list[str]:
     """Completion of a model's name."""
-    from crystalsmith.checkpoints.store import list_models
+    from crystalsmith.checkpoints.find import list_models
 
     return [name for name in list_models() if name.startswith(incomplete)]
 

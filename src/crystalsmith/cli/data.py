@@ -161,8 +161,8 @@ def symmetry(
 def _above_hull(reference: Path) -> AboveHull:
     from functools import partial
 
-    from crystalsmith.evaluation.hull_labels import energies_above_hull
-    from crystalsmith.evaluation.reference import Reference
+    from crystalsmith.evaluation.reference.known import Reference
+    from crystalsmith.evaluation.reference.labels import energies_above_hull
 
     opened = Reference.open(reference)
     _ = opened.hull  # an error now, not after the crystals were read

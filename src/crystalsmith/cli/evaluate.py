@@ -102,9 +102,9 @@ def evaluate(
     """
     import os
 
-    from crystalsmith.evaluation.asked import Request
-    from crystalsmith.evaluation.report import sentences
-    from crystalsmith.evaluation.requirements import parse_requirement
+    from crystalsmith.evaluation.asked.request import Request
+    from crystalsmith.evaluation.asked.requirements import parse_requirement
+    from crystalsmith.evaluation.report.results import sentences
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
@@ -112,7 +112,7 @@ def evaluate(
         raise InputError("--no-relax and --potential contradict one another; leave one out.")
     relaxation = None
     if relax or potential is not None:
-        from crystalsmith.evaluation.relaxation import Relaxation
+        from crystalsmith.evaluation.potential.relaxed import Relaxation
 
         relaxation = Relaxation(
             potential or "7net-0",

@@ -22,7 +22,7 @@ app.command("export", epilog=models_import.EXPORT_EPILOG, help=flowing(models_im
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
     """List the models: bundled with the package, cached from a hub, and imported."""
     from crystalsmith.checkpoints.facts import model_facts
-    from crystalsmith.checkpoints.store import list_models
+    from crystalsmith.checkpoints.find import list_models
 
     facts = [{**model_facts(folder), "name": name} for name, folder in list_models().items()]
     if as_json:
@@ -56,7 +56,7 @@ def show(
 ) -> None:
     """Show what a model is: its size, what it was trained on, how it samples, and its card."""
     from crystalsmith.checkpoints.facts import model_facts
-    from crystalsmith.checkpoints.store import find_model
+    from crystalsmith.checkpoints.find import find_model
 
     facts = model_facts(find_model(name))
     if as_json:

@@ -32,8 +32,8 @@ def import_model(
     """
     from crystalsmith.checkpoints.cache import HUB_PREFIX, remember_import
     from crystalsmith.checkpoints.card import report_lines
-    from crystalsmith.checkpoints.hub import import_from_hub
-    from crystalsmith.checkpoints.mattergen import import_model as import_folder
+    from crystalsmith.checkpoints.published.hub import import_from_hub
+    from crystalsmith.checkpoints.published.mattergen import import_model as import_folder
 
     if source.startswith(HUB_PREFIX):
         if checkpoint != "last":
@@ -60,9 +60,10 @@ def export_model(
     """Export a model in the layout of the published MatterGen code."""
     if file_format != "mattergen":
         raise InputError(f"The format '{file_format}' is unknown; use mattergen.")
-    from crystalsmith.checkpoints.export import export_model as export
+    from crystalsmith.checkpoints.find import find_model
+    from crystalsmith.checkpoints.published.export import export_model as export
 
-    written = export(model, out)
+    written = export(find_model(model), out)
     if as_json:
         print_json(written)
         return

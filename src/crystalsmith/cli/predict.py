@@ -31,8 +31,9 @@ def predict(
 
     from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.evaluation.facts import reduced_formula
-    from crystalsmith.evaluation.report import csv_text, write_atomically
+    from crystalsmith.evaluation.report.results import csv_text
     from crystalsmith.evaluation.structures import read_samples
+    from crystalsmith.files import write_atomically
 
     predictor = load_predictor(model)
     samples = read_samples(structures)

@@ -56,7 +56,7 @@ def build(
     """Index known structures by formula and energies by chemical system, so that evaluation opens them at once."""
     import os
 
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
 
     manifest = build_reference(
         [input, *(also or [])],
@@ -78,7 +78,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a reference holds: structures, hull entries, elements and the correction scheme."""
-    from crystalsmith.evaluation.reference import Reference
+    from crystalsmith.evaluation.reference.known import Reference
 
     manifest = Reference.open(folder).manifest
     print_json(manifest) if as_json else print(_sentences(manifest))
@@ -107,8 +107,8 @@ def bias(
     import os
     import sys
 
-    from crystalsmith.evaluation.bias import measure_bias
-    from crystalsmith.evaluation.reference import Reference
+    from crystalsmith.evaluation.potential.bias import measure_bias
+    from crystalsmith.evaluation.reference.known import Reference
 
     found = measure_bias(
         Reference.open(folder),
@@ -123,7 +123,7 @@ def bias(
 
 
 def _bias_table(found: dict[str, Any]) -> str:
-    from crystalsmith.evaluation.bias import ElementBias
+    from crystalsmith.evaluation.potential.bias import ElementBias
 
     lines = [
         f"{found['potential']} {found['version']} on {found['structures']} labelled structures, meV/atom: mean error "

@@ -20,9 +20,9 @@ def report(
     """Put the metrics of several evaluations into one page, side by side."""
     import json
 
-    from crystalsmith.evaluation.page import comparison
-    from crystalsmith.evaluation.report import write_atomically
+    from crystalsmith.evaluation.report.page import comparison
     from crystalsmith.evaluation.run import FORMAT
+    from crystalsmith.files import write_atomically
 
     loaded = []
     for run in runs:

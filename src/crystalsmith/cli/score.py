@@ -62,7 +62,7 @@ def score(
     """
     import os
 
-    from crystalsmith.evaluation.prediction_run import Options, score_files, sentences
+    from crystalsmith.evaluation.prediction.run import Options, score_files, sentences
 
     place = out or (predicted / "score" if predicted.is_dir() else predicted.with_name(f"{predicted.stem}-score"))
     options = Options(

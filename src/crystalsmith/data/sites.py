@@ -17,7 +17,7 @@ from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from crystalsmith.wyckoff import Arranged, Sites
+    from crystalsmith.symmetry.wyckoff import Arranged, Sites
 
 FILE, TEMPLATES = "symmetry.npz", "templates.json"
 _CHUNK = 256
@@ -25,7 +25,7 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class SiteTable:
-    """The sites (:class:`crystalsmith.wyckoff.Sites`) of C crystals with N atoms in all.
+    """The sites (:class:`crystalsmith.symmetry.wyckoff.Sites`) of C crystals with N atoms in all.
 
     Attributes:
         offsets: ``(C + 1,)``, the atoms of each crystal.
@@ -114,7 +114,7 @@ def find_sites(
     Returns:
         Crystals with more symmetry than their lattice, and templates.
     """
-    from crystalsmith.wyckoff import count_templates
+    from crystalsmith.symmetry.wyckoff import count_templates
 
     found = arranged(dataset, dataset.rows(), jobs, progress)
     sites = [_none(int(n)) if one is None else one.sites for one, n in zip(found, dataset.num_atoms, strict=True)]
@@ -152,7 +152,7 @@ def arranged(
 
 
 def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged | None]:
-    from crystalsmith.wyckoff import template_of
+    from crystalsmith.symmetry.wyckoff import template_of
 
     dataset, rows = task
     found = []
@@ -164,7 +164,7 @@ def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged 
 
 
 def _none(size: int) -> Sites:
-    from crystalsmith.wyckoff import Sites
+    from crystalsmith.symmetry.wyckoff import Sites
 
     eye = np.tile(np.eye(3), (size, 1, 1))
     identity = np.eye(3, dtype=np.int64)[None]

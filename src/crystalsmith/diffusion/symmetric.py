@@ -67,7 +67,7 @@ class Symmetry:
 
     @staticmethod
     def collate(sites: Sequence[Any], dtype: torch.dtype = torch.float32) -> Symmetry:
-        """The symmetry of a batch from each crystal's :class:`crystalsmith.wyckoff.Sites`."""
+        """The symmetry of a batch from each crystal's :class:`crystalsmith.symmetry.wyckoff.Sites`."""
         starts, total = [], 0
         for one in sites:
             starts.append(total)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import symbol
 from crystalsmith.geometry import shortest_distance
-from crystalsmith.symmetry import space_group
+from crystalsmith.symmetry.groups import space_group
 
 MIN_DISTANCE = 0.5
 """A crystal with atoms closer than this (angstrom) is not valid (the published criterion)."""

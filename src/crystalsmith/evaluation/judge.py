@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crystalsmith.engine.work import TooSlow, at_most, in_order
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import Facts, facts_of
-from crystalsmith.evaluation.hull import Hull
+from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key, group
-from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.reference.hull import Hull
+from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.evaluation.work import TooSlow, at_most, in_order
 from crystalsmith.progress import metered
 
 CHUNK = 32

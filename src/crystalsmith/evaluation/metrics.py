@@ -8,21 +8,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from crystalsmith.evaluation.facts import Facts
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.judged import Judged
+from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.statistics import entropy, jensen_shannon, rate, spread, wasserstein
-from crystalsmith.evaluation.structures import Sample
 
 THRESHOLDS = (0.0, 0.05, 0.1)
 """Energies above the hull (eV/atom) up to which a crystal counts as stable; the field quotes 0.1."""
-
-HULL_TOLERANCE = 1e-6
-"""eV/atom of rounding within which a crystal at the hull is not above it."""
 
 RADIOACTIVE = frozenset({43, 61, *range(84, 101)})
 """Elements without a stable isotope, but for bismuth, which is as good as stable."""
@@ -31,79 +27,6 @@ NOBLE_GASES = frozenset({2, 10, 18, 36, 54})
 
 SCARCE = frozenset({44, 45, 46, 52, 75, 76, 77, 78, 79})
 """Ru, Rh, Pd, Te, Re, Os, Ir, Pt, Au: less than about ten parts per billion of the crust."""
-
-
-@dataclass
-class Judged:
-    """One crystal and all that was found out about it; None means not known, not asked or not applicable.
-
-    Attributes:
-        sample: as given.
-        facts: of the crystal as given; None where there is none.
-        relaxed: facts of the relaxed crystal.
-        failure, detail: why it could not be judged to the end.
-        formation_energy: eV/atom on the reference's scale.
-        energy_rank: among the crystals of its reduced formula by energy, 1 is the lowest.
-        energy_above_hull: eV/atom.
-        energy_above_label_hull: eV/atom, where the hull is the potential's own.
-        missing_elements: symbols that the hull does not know.
-        hull_entries, hull_entries_with_all: entries of the hull within its chemical system, and with all its elements.
-        hull_entries_by_size: those of one element, of two, ... as in ``2+5+1``.
-        hull_gaps: its binary and ternary sub-systems without any entry.
-        phases_left_out: competing phases by the labels that have no structure to compute.
-        biased_elements: those whose energies the potential is known to get wrong.
-        rmsd: angstrom, to the relaxed structure.
-        unique, novel: by the ordered matcher; ``_disordered`` by either.
-        duplicate_of, matched: the earlier crystal, or the reference entry, that it is the same as.
-        charge_balanced: SMACT's verdict on the composition.
-        bulk_modulus: GPa, by an equation of state; the note says why there is none.
-        measured: properties by canonical name; see :mod:`crystalsmith.evaluation.measures`.
-        meets: whether it meets all requirements.
-    """
-
-    sample: Sample
-    facts: Facts | None = None
-    relaxed: Facts | None = None
-    failure: str = ""
-    detail: str = ""
-    energy_per_atom: float | None = None
-    formation_energy: float | None = None
-    energy_rank: int | None = None
-    energy_above_hull: float | None = None
-    missing_elements: tuple[str, ...] = ()
-    hull_entries: int | None = None
-    hull_entries_with_all: int | None = None
-    hull_entries_by_size: str = ""
-    hull_gaps: str = ""
-    energy_above_label_hull: float | None = None
-    phases_left_out: str = ""
-    biased_elements: tuple[str, ...] = ()
-    decomposition: str = ""
-    rmsd: float | None = None
-    unique: bool | None = None
-    unique_disordered: bool | None = None
-    duplicate_of: str = ""
-    duplicate_of_disordered: str = ""
-    novel: bool | None = None
-    novel_disordered: bool | None = None
-    matched: str = ""
-    matched_disordered: str = ""
-    charge_balanced: bool | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    bulk_modulus: float | None = None
-    bulk_modulus_note: str = ""
-    measured: dict[str, float | str | None] = field(default_factory=dict)
-    meets: bool | None = None
-
-    @property
-    def valid(self) -> bool:
-        """Whether the crystal as given exists and keeps its atoms apart."""
-        return self.facts is not None and self.facts.valid
-
-    def stable(self, threshold: float) -> bool:
-        """Whether its energy above the hull is known and at most the threshold (eV/atom)."""
-        return self.energy_above_hull is not None and self.energy_above_hull <= threshold + HULL_TOLERANCE
 
 
 def summarise(crystals: Sequence[Judged], reference: Reference | None, relaxed: bool) -> dict[str, Any]:

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import crystalsmith
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.asked import Request, judge_request
-from crystalsmith.evaluation.energies import read_energies
+from crystalsmith.evaluation.asked.request import Request, judge_request
 from crystalsmith.evaluation.judge import described, match, place_energies, rank_by_energy
+from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import SETTINGS as MATCHER
 from crystalsmith.evaluation.matching import Arrays
-from crystalsmith.evaluation.metrics import Judged, summarise
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.report import write_results
+from crystalsmith.evaluation.metrics import summarise
+from crystalsmith.evaluation.reference.energies import read_energies
+from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.report.results import write_results
 from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
 from crystalsmith.evaluation.structures import Sample, read_samples
 
 if TYPE_CHECKING:
-    from crystalsmith.evaluation.relaxation import Relaxation
+    from crystalsmith.evaluation.potential.relaxed import Relaxation
 
 FORMAT = "crystalsmith-evaluation-1"
 
@@ -121,7 +122,7 @@ def _judged(
     clock.lap("describe")
     arrays, finished = _as_given, None
     if options.relaxation is not None:
-        from crystalsmith.evaluation.relaxation import relax_all
+        from crystalsmith.evaluation.potential.relaxation import relax_all
 
         finished = relax_all(crystals, out, options.relaxation, reference, options.jobs, options.resume)
         arrays = finished.arrays
@@ -138,7 +139,7 @@ def _judged(
             hull = place_by_labels(crystals, reference)
         clock.lap("hull")
     if options.request.bulk_modulus and options.relaxation is not None:
-        from crystalsmith.evaluation.elastic import bulk_moduli
+        from crystalsmith.evaluation.potential.elastic import bulk_moduli
 
         relaxation = options.relaxation
         name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.bias import flag_biased, read_bias
-from crystalsmith.evaluation.completeness import survey, system_of
 from crystalsmith.evaluation.judge import composition_of, place_on_hull
-from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potential_hull import LEFT_OUT, potential_hull
-from crystalsmith.evaluation.potentials import find_potential
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.relaxation import Finished, Relaxation
-from crystalsmith.evaluation.report import write_atomically
-from crystalsmith.evaluation.single_points import Energies
+from crystalsmith.evaluation.judged import Judged, system_of
+from crystalsmith.evaluation.potential.bias import flag_biased, read_bias
+from crystalsmith.evaluation.potential.hull import LEFT_OUT, potential_hull
+from crystalsmith.evaluation.potential.potentials import find_potential
+from crystalsmith.evaluation.potential.relaxed import Finished, Relaxation
+from crystalsmith.evaluation.potential.single_points import Energies
+from crystalsmith.evaluation.reference.completeness import survey
+from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.files import write_atomically
 
 HULLS = ("labels", "potential")
 """Whose energies a hull is made of."""

@@ -13,7 +13,7 @@ from crystalsmith.elements import MASK
 from crystalsmith.evaluation.facts import MIN_DISTANCE, MIN_VOLUME, density, reduced_formula
 from crystalsmith.formats import cell_parameters, cif_text, extxyz_frame, symmetric_cif_text
 from crystalsmith.geometry import shortest_distance
-from crystalsmith.symmetry import space_group, space_group_symbol, symmetrise
+from crystalsmith.symmetry.groups import space_group, space_group_symbol, symmetrise
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]

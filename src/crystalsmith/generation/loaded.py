@@ -35,7 +35,8 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
     Raises:
         InputError: if the model or the device does not exist.
     """
-    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
+    from crystalsmith.checkpoints.find import find_model, load_model
+    from crystalsmith.checkpoints.store import weights_sha256
     from crystalsmith.generation.device import choose_device, choose_precision
 
     place = choose_device(device)

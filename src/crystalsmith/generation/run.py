@@ -122,7 +122,8 @@ class _Session:
 
 
 def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
-    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
+    from crystalsmith.checkpoints.find import find_model, load_model
+    from crystalsmith.checkpoints.store import weights_sha256
     from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 
     device = choose_device(options.device)
@@ -154,7 +155,8 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
 
 
 def _resumed(out: Path, options: Options) -> _Session:
-    from crystalsmith.checkpoints.store import find_model, load_model, weights_sha256
+    from crystalsmith.checkpoints.find import find_model, load_model
+    from crystalsmith.checkpoints.store import weights_sha256
 
     folder = OutputFolder.open(out)
     device = choose_device(options.device)
@@ -253,7 +255,7 @@ def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list
 
 def model_source(name: str) -> str:
     """A bundled name as it is, a folder as a whole path, so that a run can be resumed from anywhere."""
-    from crystalsmith.checkpoints.store import list_models
+    from crystalsmith.checkpoints.find import list_models
 
     return name if name in list_models() else str(Path(name).resolve()) if Path(name).is_dir() else name
 

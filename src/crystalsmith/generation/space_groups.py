@@ -21,7 +21,8 @@ from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
 from crystalsmith.errors import InputError
 from crystalsmith.generation.start import read_crystals
-from crystalsmith.wyckoff import (
+from crystalsmith.symmetry.wyckoff import (
+    TABLES,
     Sites,
     Template,
     Templates,
@@ -31,9 +32,6 @@ from crystalsmith.wyckoff import (
     template_of,
     totals,
 )
-
-PACKAGE = Path(__file__).resolve().parents[1]
-"""Where the templates of the package and what was learned of them lie."""
 
 CRYSTAL_SYSTEMS = {
     "triclinic": (1, 2),
@@ -241,7 +239,7 @@ def _learned(file: str) -> Arrangements | None:
     """Of a file of templates that beside it; of a crystal that of the package."""
     path = Path(file)
     if not file or (path.is_file() and path.suffix != ".json"):
-        return load_arrangements(PACKAGE / LEARNED)
+        return load_arrangements(TABLES / LEARNED)
     beside = (path if path.is_dir() else path.parent) / LEARNED
     return load_arrangements(beside) if beside.is_file() else None
 

@@ -209,7 +209,7 @@ def _find(name: str, known: Mapping[str, ConditionConfig], model: str) -> Condit
     for own, config in known.items():
         if canonical_name(own) == canonical_name(name):
             return config
-    from crystalsmith.checkpoints.store import models_that_follow
+    from crystalsmith.checkpoints.find import models_that_follow
 
     what = f"it knows {', '.join(sorted(known))}" if known else "it knows none"
     others = [other for other in models_that_follow(canonical_name(name)) if other != model]

@@ -25,9 +25,9 @@ from crystalsmith.checkpoints.arrangements import (
 from crystalsmith.checkpoints.store import write_atomically
 from crystalsmith.errors import InputError
 from crystalsmith.network.arrangements import ArrangementNetwork, ArrangementSizes, Candidates
+from crystalsmith.symmetry.wyckoff import Arranged, Templates, count_templates
 from crystalsmith.training.log import Console, CsvLog, Row, duration
 from crystalsmith.training.run import stop_on_signals
-from crystalsmith.wyckoff import Arranged, Templates, count_templates
 
 COLUMNS = ("epoch", "seconds", "train_loss", "val_loss", "val_likeliest")
 

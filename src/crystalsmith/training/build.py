@@ -119,7 +119,7 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     What is new mixes in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
     one: a denoiser that generates has seen crystals with every share of their elements known, also with all of them.
     """
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.find import load_model
 
     assert recipe.base is not None
     base = load_model(recipe.base)

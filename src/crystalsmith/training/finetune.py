@@ -132,8 +132,9 @@ def finetune_recipe(
 
     What the model already follows is trained further where the data have its labels, so that it is not forgotten.
     """
+    from crystalsmith.checkpoints.find import find_model
     from crystalsmith.checkpoints.model import Model
-    from crystalsmith.checkpoints.store import find_model, read_config
+    from crystalsmith.checkpoints.store import read_config
     from crystalsmith.data.dataset import read_manifest
 
     folder = find_model(model)

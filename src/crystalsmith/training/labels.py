@@ -131,7 +131,7 @@ def check_labels(dataset: Any, wanted: Mapping[str, str], reference: str | None 
         InputError: if a property is no label and cannot be computed, or no training crystal has a usable one.
     """
     if reference is not None:
-        from crystalsmith.evaluation.reference import Reference
+        from crystalsmith.evaluation.reference.known import Reference
 
         if HULL not in wanted:
             raise InputError(f"--reference is what {HULL} is computed from; give --property {HULL} too.")
@@ -210,7 +210,7 @@ class Labelled:
         return np.sort(np.concatenate([self.dataset.rows("train"), self.dataset.rows("val")]))
 
     def _above_hull(self, reference: str) -> NDArray[np.float64]:
-        from crystalsmith.evaluation.hull_labels import energies_above_hull
+        from crystalsmith.evaluation.reference.labels import energies_above_hull
 
         rows, values = self._seen_rows(), np.full(len(self.num_atoms), np.nan)
         batch, energies = self.dataset.batch(rows), self.dataset.labels(rows, [FORMATION])[FORMATION]

@@ -23,8 +23,9 @@ from typing import Any
 
 import torch
 
+from crystalsmith.checkpoints.find import find_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import find_model, read_config
+from crystalsmith.checkpoints.store import read_config
 from crystalsmith.errors import InputError
 from crystalsmith.training.build import build_model, denoiser_config, process_config, task_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe

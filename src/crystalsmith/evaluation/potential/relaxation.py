@@ -1,0 +1,256 @@
+"""Relaxation by a potential: positions and cell together, one process per crystal at a time, each result kept at once.
+
+``relaxed.jsonl`` begins with the settings and gains a line per crystal as it finishes, the failed ones included; a run
+that goes on skips what stands there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.judge import facts_or_problem
+from crystalsmith.evaluation.judged import Judged
+from crystalsmith.evaluation.matching import Arrays
+from crystalsmith.evaluation.potential.potentials import (
+    default_device,
+    find_potential,
+    refuse_scheme,
+    scale_correction,
+    worker_calculator,
+)
+from crystalsmith.evaluation.potential.relaxed import (
+    Finished,
+    Relaxation,
+    Relaxed,
+    broken,
+    ending,
+    key_of,
+    measured,
+    unknown_elements,
+)
+from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.files import append_line, read_lines, write_atomically
+from crystalsmith.progress import metered
+
+FILE = "relaxed.jsonl"
+GEOMETRIES = "relaxed.extxyz"
+
+GRACE = 30.0
+"""Seconds beyond the time limit that a process gets to notice by itself that its time is up."""
+
+BATCH = 128
+"""Crystals at once on a GPU; where its memory does not hold them, fewer."""
+
+STIFFNESS = 30.0
+"""eV per square angstrom: the curvature that the optimiser presumes before it has seen any."""
+
+
+def relax_all(
+    crystals: Sequence[Judged], out: Path, settings: Relaxation, reference: Reference | None, jobs: int, resume: bool
+) -> Finished:
+    """Relax the valid crystals, keep each result as it comes, and set energies, relaxed facts and failures.
+
+    Raises:
+        InputError: if the potential cannot be used or its energies do not belong to the reference, if there are results
+            of other settings, or if the disk is full.
+    """
+    scheme = reference.corrections if reference is not None and reference.num_entries else None
+    potential = find_potential(settings.potential, settings.energy_scale)
+    refuse_scheme(potential, scheme)
+    file = out / FILE
+    done = _recover(file, settings, resume)
+    wanted = {c.sample.id: key_of(c.sample.arrays) for c in crystals if c.valid and not c.failure}
+    finished = {r.id: r for r in done if wanted.get(r.id) == r.key}
+    tasks = [(c.sample.id, wanted[c.sample.id], c.sample.arrays) for c in crystals if c.sample.id in wanted]
+    tasks = [t for t in tasks if t[0] not in finished]
+    with metered("relaxing", len(wanted)) as advance:
+        advance(len(finished))
+        for result in relaxations(tasks, settings, jobs):
+            append_line(file, asdict(result))
+            finished[result.id] = result
+            advance(1)
+    for crystal in crystals:
+        if crystal.sample.id in finished:
+            _apply(crystal, finished[crystal.sample.id], potential, scheme, reference)
+    _write_geometries(out / GEOMETRIES, [finished[c.sample.id] for c in crystals if c.sample.id in finished])
+    return Finished(finished)
+
+
+def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, jobs: int) -> Iterator[Relaxed]:
+    """Relax ``(id, key, arrays)`` in a batch or in worker processes; results come as they finish."""
+    if tasks and (size := batch_size(settings)):
+        from crystalsmith.evaluation.potential.batch_relaxation import relax_in_batches
+        from crystalsmith.evaluation.potential.batched import make_batch_potential
+
+        potential = make_batch_potential(find_potential(settings.potential, settings.energy_scale), settings.device)
+        yield from relax_in_batches(tasks, settings, potential, size)
+        return
+    limit = settings.time_limit + GRACE
+    for number, status, result in supervised(_start, (settings,), tasks, jobs, limit):
+        name, key, _ = tasks[number]
+        if status == TIMED_OUT:
+            yield Relaxed(name, key, TIMED_OUT, f"more than {settings.time_limit:g} s", seconds=limit)
+        elif status == CRASHED:
+            yield Relaxed(name, key, CRASHED, "the process ended; the machine may be short of memory")
+        else:
+            yield result
+
+
+def batch_size(settings: Relaxation) -> int:
+    """Crystals to relax at once; 0 for one at a time.
+
+    Raises:
+        InputError: if the potential is unknown.
+    """
+    if settings.batch is not None:
+        return settings.batch
+    # Batches gain nothing on a CPU thread, where worker processes use the cores (docs/evaluation.md).
+    if not (settings.device or default_device()).startswith("cuda"):
+        return 0
+    from crystalsmith.evaluation.potential.batched import computes_batches
+
+    return BATCH if computes_batches(find_potential(settings.potential, settings.energy_scale)) else 0
+
+
+def _start(settings: Relaxation) -> Callable[[tuple[str, str, Arrays]], Relaxed]:
+    """In a worker: load the potential once."""
+    calculator = worker_calculator(settings.potential, settings.energy_scale, settings.device)
+    return lambda task: relax(*task, calculator, settings)
+
+
+def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxation) -> Relaxed:
+    """Relax one crystal; whatever goes wrong is told in the result."""
+    began = time.monotonic()
+    unknown = unknown_elements(calculator, arrays[2])
+    if unknown:
+        return Relaxed(name, key, "unknown_element", unknown)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = _optimise(Relaxed(name, key), arrays, calculator, settings, began)
+    except Exception as error:  # potentials fail in their own ways
+        result = broken(Relaxed(name, key), error)
+    return replace(result, seconds=round(time.monotonic() - began, 3))
+
+
+def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxation, began: float) -> Relaxed:
+    from ase import Atoms
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    frac, cell, numbers = arrays
+    atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
+    atoms.calc = calculator
+    volume = atoms.get_volume()
+    # A strain times this length is a coordinate about as stiff as an atom's, whatever the size of the cell.
+    length = math.sqrt(len(atoms))
+    filtered = FrechetCellFilter(atoms, exp_cell_factor=length)
+    optimizer = BFGS(filtered, logfile=None, alpha=STIFFNESS)
+    failure, detail = "", ""
+    for _ in optimizer.irun(fmax=0.0, steps=settings.steps):
+        seconds, change = time.monotonic() - began, atoms.get_volume() / volume
+        energy, largest = float(atoms.get_potential_energy()), _largest_force(filtered, length)
+        over, failure, detail = ending(energy, largest, change, seconds, int(optimizer.nsteps), settings)
+        if over:
+            break
+    result = replace(result, failure=failure, detail=detail, steps=int(optimizer.nsteps))
+    if failure == "exploded":
+        return result
+    end = (atoms.get_scaled_positions(), atoms.cell.array, numbers)
+    return measured(result, arrays, end, atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress())
+
+
+def _largest_force(filtered: Any, length: float) -> float:
+    """The largest force in eV/angstrom, where stress times volume per atom counts as one, as the field has it."""
+    forces = np.array(filtered.get_forces())
+    num_atoms = len(forces) - 3
+    forces[num_atoms:] *= length / num_atoms
+    return float(np.linalg.norm(forces, axis=1).max())
+
+
+def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None, reference: Reference | None) -> None:
+    crystal.steps, crystal.seconds, crystal.rmsd = result.steps, result.seconds, result.rmsd
+    if result.failure:
+        crystal.failure, crystal.detail = result.failure, result.detail
+        return
+    facts, problem = facts_or_problem(result.arrays)
+    if facts is None or not facts.valid or result.energy is None:
+        crystal.failure, crystal.detail = "exploded", problem or "the relaxed crystal is not valid"
+        return
+    crystal.relaxed = facts
+    if scheme is None or reference is None:
+        crystal.energy_per_atom = result.energy / facts.num_atoms
+        return
+    total = result.energy + scale_correction(potential, scheme, result.energy, result.arrays)
+    crystal.energy_per_atom = total / facts.num_atoms if math.isfinite(total) else None
+    if crystal.energy_per_atom is None:
+        crystal.failure, crystal.detail = "no_correction", f"the scheme {scheme} has none for this composition"
+        return
+    counts = {int(z): float((result.arrays[2] == z).sum()) for z in set(result.numbers)}
+    formation = reference.formation_energy(counts, crystal.energy_per_atom)
+    crystal.formation_energy = formation if math.isfinite(formation) else None
+    crystal.missing_elements = reference.without_elemental_energy(counts)
+
+
+def _identity(settings: Relaxation) -> dict[str, Any]:
+    """The settings that results on disk belong to; where and how many at once a later run may choose anew."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
+
+
+def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
+    """The results on disk; a last line cut short is dropped."""
+    if not file.exists():
+        append_line(file, {"settings": _identity(settings)})
+        return []
+    if not resume:
+        raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
+    lines = read_lines(file)
+    if not lines:
+        append_line(file, {"settings": _identity(settings)})
+        return []
+    try:
+        head = json.loads(lines[0])["settings"]
+        results = [Relaxed(**json.loads(line)) for line in lines[1:]]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; choose another --out.") from None
+    wanted = _identity(settings)
+    if head != wanted:
+        changed = sorted(k for k in {*head, *wanted} if head.get(k) != wanted.get(k))
+        raise InputError(
+            f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
+        )
+    return results
+
+
+def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:
+    """The relaxed crystals with energy, forces and stress as extended XYZ."""
+    import io
+
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    frames = []
+    for result in results:
+        if result.failure or result.energy is None:
+            continue
+        frac, cell, numbers = result.arrays
+        atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True, info={"id": result.id})
+        values = {"energy": result.energy, "forces": np.array(result.forces), "stress": np.array(result.stress)}
+        atoms.calc = SinglePointCalculator(atoms, **values)
+        frames.append(atoms)
+    buffer = io.StringIO()
+    if frames:
+        write(buffer, frames, format="extxyz")
+    write_atomically(file, buffer.getvalue())

@@ -1,0 +1,236 @@
+"""A reference set on disk: known structures by formula, hull entries by chemical system, opened in an instant.
+
+The folder holds ``manifest.json`` and memory-mapped ``.npy`` arrays. Structures stand sorted by reduced formula, so the
+peers of a crystal are found by bisection and only they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crystalsmith.elements import NUMBERS, SYMBOLS
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.matching import Arrays, formula_key
+from crystalsmith.evaluation.reference.hull import Hull, System, by_system
+
+FORMAT = "crystalsmith-reference-1"
+STRUCTURE_ARRAYS = ("frac_coords", "cell", "atomic_numbers", "offsets", "ids", "formulas", "density", "space_group")
+HULL_ARRAYS = ("hull_offsets", "hull_elements", "hull_amounts", "hull_energies", "hull_ids")
+ADDED_ELEMENT = "element "
+"""How the names of the entries at zero begin that stand for the elements, whether or not the input listed them."""
+SCHEMES = ("mp2020", "none")
+"""Correction schemes this package can bring a potential's energies to; a reference may name others."""
+
+
+class Reference:
+    """C known structures and M hull entries; either may be none.
+
+    Attributes:
+        path: the folder.
+        manifest: name, sources, correction scheme, elemental energies, counts.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        names = [*(STRUCTURE_ARRAYS if self.num_structures else ()), *(HULL_ARRAYS if self.num_entries else ())]
+        self._arrays = {name: _load(path / f"{name}.npy") for name in names}
+        self._check_sizes()
+
+    @classmethod
+    def open(cls, path: Path | str) -> Reference:
+        """Open a reference folder.
+
+        Raises:
+            InputError: if it is none, or a file is missing or damaged.
+        """
+        folder = Path(path)
+        file = folder / "manifest.json"
+        if not file.is_file():
+            raise InputError(f"{folder} is no reference set; make one with crystalsmith reference build.")
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise InputError(f"{file} is damaged; build the reference again.") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError(f"{folder} is no reference set of this version ({FORMAT}); build it again.")
+        if not isinstance(manifest.get("counts"), dict):
+            raise InputError(f"{file} is incomplete; build the reference again.")
+        return cls(folder, manifest)
+
+    def _check_sizes(self) -> None:
+        sizes = {"cell": self.num_structures, "ids": self.num_structures, "hull_energies": self.num_entries}
+        for name, expected in sizes.items():
+            if name in self._arrays and len(self._arrays[name]) != expected:
+                raise InputError(f"{self.path / name}.npy is not of the size the manifest says; build it again.")
+
+    @property
+    def name(self) -> str:
+        """The name people know it by."""
+        return str(self.manifest.get("name", self.path.name))
+
+    @property
+    def num_structures(self) -> int:
+        """Structures that novelty is judged against."""
+        return int(self.manifest["counts"].get("structures", 0))
+
+    @property
+    def num_entries(self) -> int:
+        """Entries that the hull is made of."""
+        return int(self.manifest["counts"].get("hull_entries", 0))
+
+    @property
+    def corrections(self) -> str | None:
+        """The correction scheme of its energies; None where it has no energies."""
+        return self.manifest.get("corrections")
+
+    @property
+    def density(self) -> NDArray[np.float64]:
+        """``(C,)``, g/cm^3."""
+        return np.asarray(self._arrays["density"], dtype=np.float64)
+
+    @property
+    def space_groups(self) -> NDArray[np.int64]:
+        """``(C,)`` numbers at a tolerance of 0.1 angstrom, 0 where the search failed."""
+        return np.asarray(self._arrays["space_group"], dtype=np.int64)
+
+    @property
+    def num_atoms(self) -> NDArray[np.int64]:
+        """``(C,)`` atoms in the cells as stored (primitive)."""
+        return np.diff(self._arrays["offsets"])
+
+    @cached_property
+    def num_elements(self) -> NDArray[np.int64]:
+        """``(C,)`` different elements in each structure."""
+        return np.bincount(self._elements // 128, minlength=self.num_structures)
+
+    @cached_property
+    def _elements(self) -> NDArray[np.int64]:
+        """128 times the structure's number plus the atomic number, once for each of its elements, ascending."""
+        owner = np.repeat(np.arange(self.num_structures), self.num_atoms)
+        return np.unique(owner * 128 + self._arrays["atomic_numbers"].astype(np.int64))
+
+    @cached_property
+    def systems(self) -> Mapping[System, NDArray[np.int64]]:
+        """The numbers of the structures of each chemical system."""
+        if not self.num_structures:
+            return {}
+        return by_system(np.concatenate([[0], np.cumsum(self.num_elements)]), self._elements % 128)
+
+    @property
+    def element_counts(self) -> NDArray[np.float64]:
+        """``(101,)`` atoms of each atomic number, over all structures."""
+        return np.bincount(self._arrays["atomic_numbers"], minlength=101)[:101].astype(np.float64)
+
+    @cached_property
+    def hull(self) -> Hull:
+        """The hull; see :class:`crystalsmith.evaluation.reference.hull.Hull`.
+
+        Raises:
+            InputError: if the reference has no energies.
+        """
+        if not self.num_entries:
+            raise InputError(f"The reference {self.path} holds no energies; build it with --hull to judge stability.")
+        arrays = (self._arrays[name] for name in HULL_ARRAYS[:4])
+        offsets, elements, amounts, energies = (np.asarray(a) for a in arrays)
+        return Hull(offsets, elements.astype(np.int64), amounts, energies)
+
+    def entry_name(self, entry: int) -> str:
+        """The id of a hull entry."""
+        return str(self._arrays["hull_ids"][entry].decode())
+
+    @cached_property
+    def entries_by_name(self) -> Mapping[str, int]:
+        """Id to number of the hull entries."""
+        if not self.num_entries:
+            return {}
+        return {name.decode(): number for number, name in enumerate(self._arrays["hull_ids"].tolist())}
+
+    @cached_property
+    def structures_by_name(self) -> Mapping[str, int]:
+        """Id to number of the structures; of equal ids, which are no rule, the first."""
+        if not self.num_structures:
+            return {}
+        names = [name.decode("utf-8", "replace") for name in self._arrays["ids"].tolist()]
+        return {name: number for number, name in reversed(list(enumerate(names)))}
+
+    def same_formula(self, numbers: NDArray[np.int64]) -> Iterator[tuple[str, Arrays]]:
+        """The structures of the reduced formula that these atoms have: ids and arrays, in the reference's order."""
+        if not self.num_structures:
+            return
+        formulas = self._arrays["formulas"]
+        key = formula_text(numbers)
+        if len(key) > formulas.dtype.itemsize:
+            return
+        first, last = (int(np.searchsorted(formulas, np.bytes_(key), side)) for side in ("left", "right"))
+        for row in range(first, last):
+            yield self.structure(row)
+
+    def structure(self, row: int) -> tuple[str, Arrays]:
+        """Id and arrays of one structure."""
+        atoms = slice(int(self._arrays["offsets"][row]), int(self._arrays["offsets"][row + 1]))
+        frac = np.array(self._arrays["frac_coords"][atoms], dtype=np.float64)
+        cell = np.array(self._arrays["cell"][row], dtype=np.float64)
+        numbers = self._arrays["atomic_numbers"][atoms].astype(np.int64)
+        return self._arrays["ids"][row].decode("utf-8", "replace"), (frac, cell, numbers)
+
+    def formation_energy(self, composition: Mapping[int, float], energy_per_atom: float) -> float:
+        """The formation energy in eV/atom of a crystal from its total energy per atom on the reference's scale.
+
+        Raises:
+            InputError: if the reference does not know the elemental energies.
+        """
+        known = self.manifest.get("elemental_energies")
+        if not known:
+            raise InputError(
+                f"The reference {self.path} knows no elemental energies, so total energies cannot be compared with it; "
+                "build it with --elemental-energies, or give formation energies."
+            )
+        atoms = sum(composition.values())
+        try:
+            elements = sum(n * known[SYMBOLS[z - 1]] for z, n in composition.items())
+        except KeyError:
+            return float("nan")
+        return energy_per_atom - elements / atoms
+
+    def without_elemental_energy(self, composition: Mapping[int, float]) -> tuple[str, ...]:
+        """Symbols of the elements whose energy the reference does not know."""
+        known = self.manifest.get("elemental_energies") or {}
+        return tuple(SYMBOLS[z - 1] for z in sorted(composition) if SYMBOLS[z - 1] not in known)
+
+
+def formula_text(numbers: NDArray[np.int64]) -> bytes:
+    """The reduced formula as the reference sorts by it: symbols with counts in order of atomic number."""
+    return "".join(f"{SYMBOLS[z - 1]}{n}" for z, n in formula_key(numbers)).encode()
+
+
+def parse_elements(energies: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Elemental energies ``{symbol: eV/atom}``, checked.
+
+    Raises:
+        InputError: if a name is no element or a value no finite number.
+    """
+    found = {}
+    for name, value in energies.items():
+        if name not in NUMBERS or isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"{where} should map element symbols to eV/atom, but '{name}' has the value {value!r}.")
+        if not np.isfinite(value):
+            raise InputError(f"{where} gives {name} no finite energy; give eV/atom.")
+        found[name] = float(value)
+    return found
+
+
+def _load(file: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{file} is missing; build the reference again.") from None
+    except (ValueError, OSError, EOFError):
+        raise InputError(f"{file} is truncated or damaged; build the reference again.") from None
+    return array

@@ -1,0 +1,297 @@
+"""The report as one self-contained page that opens offline, for one evaluation or several side by side."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crystalsmith.elements import SYMBOLS
+from crystalsmith.evaluation.asked.request import HIT, Answer, answer_lines, budget_table, target_table
+from crystalsmith.evaluation.judged import Judged
+from crystalsmith.evaluation.matching import Arrays
+from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.report.hull import SYSTEM_HEAD, hull_headline, system_rows
+
+SHOWN = (
+    "id",
+    "formula",
+    "num_atoms",
+    "space_group_0.1",
+    "density",
+    "shortest_distance",
+    "valid",
+    "energy_above_hull",
+    "energy_above_label_hull",
+    "unique",
+    "novel",
+    "rmsd",
+    "bulk_modulus",
+    "matched",
+    "duplicate_of",
+    "hull_gaps",
+    "phases_left_out",
+    "biased_elements",
+    "failure",
+    "detail",
+)
+"""Columns of the table of crystals; those without any value are left out."""
+
+FLAGS = ("valid", "unique", "novel")
+
+CAVEAT = (
+    "A hull knows only the entries of its reference: the distance to an incomplete one is a lower bound, and figures "
+    "of different references do not compare."
+)
+
+
+def page(
+    metrics: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    crystals: Sequence[Judged],
+    relaxed: Callable[[Judged], Arrays | None] | None,
+    reference: Reference | None,
+    asked: Answer,
+) -> str:
+    """The report of one evaluation.
+
+    Args:
+        metrics: as in ``metrics.json``.
+        rows: as in ``crystals.csv``.
+        relaxed: the relaxed crystal where there is one; None if nothing was relaxed.
+        asked: targets and requirements.
+    """
+    wanted = (*SHOWN[:2], *asked.columns, *SHOWN[2:])
+    columns = [name for name in wanted if any(row[name] not in (None, "") for row in rows)]
+    payload = _common([metrics], ["crystals"]) | {
+        "columns": columns,
+        "flags": [name for name in columns if name in FLAGS or name.startswith(HIT) or name == "meets_requirements"],
+        "rows": [[row[name] for name in columns] for row in rows],
+        "before": [None if c.facts is None else _compact(c.sample.arrays) for c in crystals],
+        "after": [None if relaxed is None else _compact(relaxed(c)) for c in crystals],
+        "charts": _charts(crystals, reference),
+        "targets": target_table(metrics["metrics"]),
+        "target_charts": asked.charts,
+        "budgets": budget_table(metrics["metrics"]),
+        "elements": _elements(crystals, reference),
+        "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
+    }
+    found = metrics["run"].get("reference")
+    against = "without a reference" if found is None else f"against {found['name']} ({_size(found)})"
+    subtitle = f"{metrics['metrics']['requested']} crystals of {metrics['run']['structures']}, {against}; "
+    return _fill("Evaluation of crystals", subtitle + str(metrics["run"]["created"]), payload)
+
+
+def comparison(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """Several evaluations side by side; ``runs`` are what their ``metrics.json`` hold."""
+    return _fill("Evaluations side by side", " · ".join(names), _common(runs, names))
+
+
+def _common(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    tables = [dict(headline(run["metrics"])) for run in runs]
+    labels = list(dict.fromkeys(label for table in tables for label in table))
+    failures = list(dict.fromkeys(name for run in runs for name in run["metrics"]["failures"]))
+    missing = {n: f"{why}" for run in runs for n, why in run["metrics"]["missing"].items()}
+    return {
+        "symbols": SYMBOLS,
+        "names": list(names),
+        "headline": [[label, *(table.get(label, "") for table in tables)] for label in labels],
+        "failures": [[n, *(run["metrics"]["failures"].get(n, 0) for run in runs)] for n in failures],
+        "missing": [[name, why] for name, why in missing.items()],
+        "rows": None,
+    }
+
+
+def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The metrics as lines of text: label and value with interval."""
+    lines = [("requested", str(found["requested"]))]
+    plain = {
+        "valid": "valid",
+        "charge_balanced": "charge balanced (SMACT)",
+        "relaxed": "relaxed",
+        "unique": "unique",
+        "unique_disordered": "unique, disordered matcher too",
+        "novel": "novel",
+        "novel_disordered": "novel, disordered matcher too",
+    }
+    lines += [(label, _rate(found[name])) for name, label in plain.items() if name in found]
+    for name, label in (("stable", "stable"), ("sun", "S.U.N."), ("sun_disordered", "S.U.N., disordered matcher too")):
+        lines += [(f"{label}, within {t} eV/atom", _rate(value)) for t, value in found.get(name, {}).items()]
+    lines += answer_lines(found)
+    for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
+        if found.get(name, {}).get("of"):
+            lines.append((label, _spread(found[name])))
+    lines += hull_headline(found)
+    for t, value in found.get("symmetry_kept", {}).items():
+        lines.append((f"symmetry kept, {t} angstrom", _rate(value)))
+    for name, value in (found.get("distributions") or {}).items():
+        text = _rate(value) if isinstance(value, dict) else f"{value:.3g}" if value is not None else ""
+        lines.append((name.replace("_", " "), text))
+    for name, label in (
+        ("radioactive", "a radioactive element"),
+        ("noble_gases", "a noble gas"),
+        ("scarce", "a scarce element"),
+    ):
+        lines.append((f"holds {label}", _rate(found["composition"][name])))
+    diversity = found["diversity"]
+    counts = ", ".join(
+        f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")
+    )
+    return [*lines, ("diversity", counts), ("in P1, 0.1 angstrom", _rate(diversity["in_p1"]))]
+
+
+def _rate(value: dict[str, Any]) -> str:
+    if not value["of"]:
+        return "none"
+    percent = [100 * value[k] for k in ("rate", "low", "high")]
+    return f"{percent[0]:.3g} % ({percent[1]:.3g} to {percent[2]:.3g}), {value['count']} of {value['of']}"
+
+
+def _spread(value: dict[str, Any]) -> str:
+    text = f"median {value['median']:.3g} ({value['median_low']:.3g} to {value['median_high']:.3g}), "
+    text += f"mean {value['mean']:.3g}, 5 % {value['q05']:.3g}, 95 % {value['q95']:.3g}"
+    extra = [f"{value[k]} {k}" for k in ("unmatched", "unknown") if value.get(k)]
+    return ", ".join([text, *extra])
+
+
+def _size(reference: dict[str, Any]) -> str:
+    counts = reference["counts"]
+    scheme = reference.get("corrections") or "no energies"
+    return f"{counts.get('structures', 0)} structures, {counts.get('hull_entries', 0)} hull entries, {scheme}"
+
+
+def _compact(arrays: Arrays | None) -> dict[str, list[float]] | None:
+    if arrays is None:
+        return None
+    frac, cell, numbers = arrays
+    return {
+        "frac": np.round(frac.reshape(-1) % 1.0, 5).tolist(),
+        "cell": np.round(cell.reshape(-1), 5).tolist(),
+        "z": numbers.tolist(),
+    }
+
+
+def _charts(crystals: Sequence[Judged], reference: Reference | None) -> list[dict[str, Any]]:
+    facts = [c.facts for c in crystals if c.facts is not None and c.facts.valid]
+    known = reference if reference is not None and reference.num_structures else None
+    charts = []
+    energies = [c.energy_above_hull for c in crystals if c.energy_above_hull is not None]
+    if energies:
+        charts.append(
+            _histogram("Energy above hull, eV/atom (ends collect the rest)", energies, None, np.linspace(-0.1, 0.5, 25))
+        )
+    if not facts:
+        return charts
+    densities = [f.density for f in facts]
+    edges = np.linspace(0.0, max(20.0, min(30.0, float(np.quantile(densities, 0.99)))), 31)
+    charts.append(_histogram("Density, g/cm³", densities, None if known is None else known.density, edges))
+    atoms = [f.num_atoms for f in facts]
+    theirs = None if known is None else known.num_atoms
+    charts.append(_bars("Atoms in the cell", atoms, theirs, range(1, min(40, max(atoms)) + 1)))
+    kinds = None if known is None else known.num_elements
+    charts.append(_bars("Elements in a crystal", [f.num_elements for f in facts], kinds, range(1, 9)))
+    groups = [f.space_groups[0] for f in facts if f.space_groups[0]]
+    common = [g for g, _ in sorted(_counted(groups).items(), key=lambda x: -x[1])[:20]]
+    theirs = None if known is None else known.space_groups
+    charts.append(_bars("Commonest space groups, 0.1 Å", groups, theirs, common))
+    if any(c.rmsd is not None for c in crystals):
+        values = [c.rmsd for c in crystals if c.rmsd is not None]
+        charts.append(_histogram("Displacement by relaxation, Å", values, None, np.linspace(0, 1, 26)))
+    return charts
+
+
+def _counted(values: Sequence[int | None]) -> dict[int, int]:
+    return {int(v): values.count(v) for v in set(values) if v}
+
+
+def _histogram(title: str, ours: ArrayLike, theirs: ArrayLike | None, edges: Any) -> dict[str, Any]:
+    def share(values: ArrayLike) -> list[float]:
+        inside = np.clip(np.asarray(values, dtype=np.float64), edges[0], edges[-1])
+        return (np.histogram(inside, edges)[0] / len(inside)).round(5).tolist()
+
+    labels = [f"{x:.3g}" for x in edges[:-1]]
+    return {
+        "title": title,
+        "labels": labels,
+        "ours": share(ours),
+        "reference": None if theirs is None else share(theirs),
+    }
+
+
+def _bars(title: str, ours: ArrayLike, theirs: ArrayLike | None, values: Sequence[int]) -> dict[str, Any]:
+    def share(sample: ArrayLike) -> list[float]:
+        array = np.asarray(sample)
+        return [round(float((array == v).mean()), 5) if len(array) else 0.0 for v in values]
+
+    reference = None if theirs is None else share(theirs)
+    return {"title": title, "labels": [str(v) for v in values], "ours": share(ours), "reference": reference}
+
+
+def _elements(crystals: Sequence[Judged], reference: Reference | None) -> list[dict[str, Any]]:
+    counts, holding = np.zeros(101), np.zeros(101)
+    for crystal in crystals:
+        counts += np.bincount(crystal.sample.numbers, minlength=101)[:101]
+        holding[np.unique(crystal.sample.numbers)] += 1
+    known = reference.element_counts if reference is not None and reference.num_structures else None
+    found = []
+    for z, symbol in enumerate(SYMBOLS, start=1):
+        group, period = _place(z)
+        found.append(
+            {
+                "symbol": symbol,
+                "group": group,
+                "period": period,
+                "share": round(float(holding[z] / max(1, len(crystals))), 5),
+                "ours": round(float(counts[z] / max(1, counts.sum())), 6),
+                "reference": None if known is None else round(float(known[z] / known.sum()), 6),
+            }
+        )
+    return found
+
+
+def _place(z: int) -> tuple[int, int]:
+    """Column and row of an element in the periodic table; lanthanides and actinides in rows of their own."""
+    starts = ((1, 1), (3, 2), (11, 3), (19, 4), (37, 5), (55, 6), (87, 7))
+    first, period = next((f, p) for f, p in reversed(starts) if z >= f)
+    k = z - first
+    if period == 1:
+        return (1, 1) if z == 1 else (18, 1)
+    if period in (2, 3):
+        return (k + 1 if k < 2 else k + 11), period
+    if period in (4, 5) or k < 2:
+        return k + 1, period
+    if k < 17:
+        return k + 1, period + 3  # La to Lu, Ac to Fm, below a gap
+    return k - 13, period
+
+
+def _fill(title: str, subtitle: str, payload: dict[str, Any]) -> str:
+    assets = resources.files("crystalsmith.evaluation.report.results") / "assets"
+
+    def asset(name: str) -> str:
+        return (assets / name).read_text(encoding="utf-8")
+
+    # Inside a script element only "<" could end the data early; JSON may write it as an escape.
+    data = json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "@@TITLE@@": html.escape(title),
+        "@@SUBTITLE@@": html.escape(subtitle),
+        "@@CAVEAT@@": CAVEAT,
+        "@@CSS@@": asset("report.css"),
+        "@@SCRIPT@@": asset("report.js"),
+        "@@VIEWER@@": asset("3Dmol-min.js"),
+        "@@DATA@@": data,
+    }
+    text = asset("report.html")
+    # Each place is filled from the template alone: what a formula or file name holds is never searched for places.
+    pieces: list[str] = []
+    while "@@" in text:
+        before, rest = text.split("@@", 1)
+        name, text = rest.split("@@", 1)
+        pieces += [before, parts[f"@@{name}@@"]]
+    return "".join([*pieces, text])
