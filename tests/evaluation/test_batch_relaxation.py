@@ -166,16 +166,16 @@ def test_a_failure_costs_only_its_crystal() -> None:
 
 
 def test_a_displacement_that_cannot_be_had_costs_only_its_crystal(monkeypatch) -> None:
-    from crystalsmith.evaluation.potential import relaxation
+    from crystalsmith.evaluation.potential import relaxed as left_behind
 
-    plain = relaxation.rms_displacement
+    plain = left_behind.rms_displacement
 
     def fragile(one, other):
         if len(one[2]) == 4:
             raise ValueError("no such lattice")
         return plain(one, other)
 
-    monkeypatch.setattr(relaxation, "rms_displacement", fragile)
+    monkeypatch.setattr(left_behind, "rms_displacement", fragile)
     found = relaxed([crystal(0), crystal(1, 2), crystal(2)])
     assert [found[f"c{k}"].failure for k in range(3)] == ["", "potential_failed", ""]
     assert "no such lattice" in found["c1"].detail
