@@ -271,7 +271,7 @@ def _place(z: int) -> tuple[int, int]:
 
 
 def _fill(title: str, subtitle: str, payload: dict[str, Any]) -> str:
-    assets = resources.files("crystalsmith.evaluation.report.results") / "assets"
+    assets = resources.files("crystalsmith.evaluation.report") / "assets"
 
     def asset(name: str) -> str:
         return (assets / name).read_text(encoding="utf-8")
