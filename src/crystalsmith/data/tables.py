@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.data.cif import crystal_from_cif
+from crystalsmith.data.delimited import Delimited
 from crystalsmith.data.rows import (
     ID_NAMES,
     SPLIT_NAMES,
@@ -34,8 +34,6 @@ FRACTIONAL_NAMES = ("frac", "frac_coords", "fractional_coordinates", "scaled_pos
 CARTESIAN_NAMES = ("cartesian_site_positions", "positions", "cart_coords")
 SPECIES_NAMES = ("Z", "atomic_numbers", "numbers", "species", "species_at_sites", "atom_types")
 CIF_NAMES = ("cif", "cif_string", "cif.conv")
-MAX_FIELD = 64 * 2**20
-"""Bytes of the longest CSV field read; a CIF of 10,000 atoms has one."""
 
 
 @dataclass(frozen=True)
@@ -181,42 +179,24 @@ def _is_label(arrow_type: Any) -> bool:
 
 
 class CsvSource:
-    """A CSV file with a ``cif`` column, streamed."""
+    """A CSV file with a ``cif`` column, streamed; delimiter and encoding are found out."""
 
     def __init__(self, path: Path, split: str | None = None) -> None:
         self.path, self.split = path, split
         self.num_rows: int | None = None
-        with path.open("rb") as file:
-            head = file.read(65536)
-        if not head.strip():
-            raise InputError(f"{path} is empty; give a CSV with a header and a 'cif' column.")
-        if b"\0" in head:
-            raise InputError(f"{path} holds binary data, not CSV text; check the file.")
-        header = next(self._reader(), [])
-        self.columns = choose_columns(header, str(path))
+        self._table = Delimited.open(path)
+        self.columns = choose_columns(self._table.header, str(path))
         if not self.columns.cif:
             raise InputError(f"{path} has no column 'cif'; crystals in a CSV file are given as CIF text.")
-        self._header = header
-
-    def _reader(self) -> Iterator[list[str]]:
-        csv.field_size_limit(MAX_FIELD)
-        with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            try:
-                yield from csv.reader(file)
-            except csv.Error as error:
-                raise InputError(f"{self.path} is not readable as CSV ({error}); check its quoting.") from error
 
     def chunks(self, size: int) -> Iterator[TableChunk]:
         """The rows in order, ``size`` at a time; only the columns in use are kept."""
         c = self.columns
         used = {c.id, c.split, c.cif, *c.labels} - {""}
-        wanted = {name: k for k, name in enumerate(self._header) if name in used}
-        rows = self._reader()
-        next(rows, None)
+        wanted = {name: k for k, name in enumerate(self._table.header) if name in used}
         first, held = 1, list[list[str]]()
-        for row in rows:
-            if row:
-                held.append(row)
+        for row in self._table.rows():
+            held.append(row)
             if len(held) == size:
                 yield self._chunk(first, held, wanted)
                 first, held = first + size, []

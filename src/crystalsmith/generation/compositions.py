@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,13 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crystalsmith.data.delimited import Delimited, find_column, value_of
+from crystalsmith.data.rows import row_id
+from crystalsmith.data.tables import CIF_NAMES
 from crystalsmith.diffusion.composition import CountBounds
 from crystalsmith.elements import SYMBOLS, symbol
 from crystalsmith.errors import InputError
-from crystalsmith.generation.num_atoms import Histogram
+from crystalsmith.generation.num_atoms import Histogram, whole_number
 from crystalsmith.generation.rules import parse_formula, parse_formula_units
 
 ID_COLUMNS = ("id", "material_id", "name")
+FORMULA_COLUMNS = ("formula", "composition", "formula_pretty", "pretty_formula")
+SIZE_COLUMNS = ("num_atoms", "nsites", "natoms", "n_atoms")
+MAX_COMPOSITIONS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -171,35 +176,37 @@ def _formula(numbers: Any) -> tuple[str, tuple[int, ...]]:
 
 
 def _table(path: Path) -> list[tuple[str, str, tuple[int, ...]]] | None:
-    """Rows of a CSV file with a column ``formula``; None where there is no such column."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if "formula" not in (reader.fieldnames or ()):
-                return None
-            rows = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path} cannot be read; give a CSV file with a column 'formula'.") from None
-    found = []
-    for line, row in enumerate(rows, start=2):
-        name = next((row[c] for c in ID_COLUMNS if row.get(c)), row["formula"])
+    """Rows of a CSV file with a column of formulas; None where there is no such column."""
+    table = Delimited.open(path)
+    column = find_column(table.header, FORMULA_COLUMNS)
+    if column is None or find_column(table.header, CIF_NAMES):
+        return None
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for line, record in enumerate(table.records(), start=2):
+        row = {name.lower(): value.strip() for name, value in record.items()}
+        formula = record[column].strip()
+        if not any(row.values()):
+            continue
+        if len(found) >= MAX_COMPOSITIONS:
+            raise InputError(f"{path} has more than {MAX_COMPOSITIONS:,} rows; split it into several files.")
         try:
-            found.append((name, row["formula"], _units(row)))
+            found.append((row_id(value_of(row, ID_COLUMNS), formula), formula, _units(row, formula)))
         except InputError as error:
             raise InputError(f"{path}, line {line}: {error}") from None
     return found
 
 
-def _units(row: Mapping[str, str]) -> tuple[int, ...]:
+def _units(row: Mapping[str, str], formula: str) -> tuple[int, ...]:
     """Formula units per cell: as the row says, or by its number of atoms; the formula as written is the cell if not."""
-    size = sum(count for _, count in _counts(row["formula"]))
+    size = sum(count for _, count in _counts(formula))
     units = parse_formula_units(row["formula_units"]) if row.get("formula_units") else None
-    atoms = row.get("num_atoms")
-    if not atoms:
+    written = value_of(row, SIZE_COLUMNS)
+    if written is None:
         return units or (1,)
-    if not atoms.isdigit() or int(atoms) < 1 or int(atoms) % size or units not in (None, (int(atoms) // size,)):
-        raise InputError(f"{row['formula']} with {size} atoms per formula unit does not make a cell of {atoms} atoms.")
-    return (int(atoms) // size,)
+    atoms = whole_number(written)
+    if atoms is None or atoms < 1 or atoms % size or units not in (None, (atoms // size,)):
+        raise InputError(f"{formula} with {size} atoms per formula unit does not make a cell of {written[:20]} atoms.")
+    return (atoms // size,)
 
 
 def _unique(entries: Sequence[tuple[str, str, tuple[int, ...]]]) -> Compositions:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import math
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from crystalsmith.data.delimited import Delimited
 from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.errors import InputError
+from crystalsmith.schema import read_json
 
 Histogram = dict[int, float]
 """Number of atoms to relative weight."""
@@ -20,7 +21,17 @@ Histogram = dict[int, float]
 FIELD_NUM_ATOMS = 0
 """The field of the crystal's random stream that decides its number of atoms."""
 
+MAX_ATOMS = 10_000
+"""Most atoms of a crystal; networks were trained on tens, and memory grows with the square."""
+
 _HOW = "write one number (8), a range (4-12) or the path of a JSON or CSV file of number of atoms and weight"
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ``10`` or ``10.0`` names; None for anything else, and for more digits than any count has."""
+    text = text.strip()
+    whole = text.removesuffix(".0")
+    return int(whole) if whole.isascii() and whole.isdigit() and len(whole) <= 12 else None
 
 
 def parse_num_atoms(text: str, model_histogram: Mapping[int, float]) -> Histogram:
@@ -37,12 +48,15 @@ def parse_num_atoms(text: str, model_histogram: Mapping[int, float]) -> Histogra
         InputError: if the text is none of these.
     """
     text = text.strip()
-    if text.isdigit():
-        return check_histogram({int(text): 1.0}, f"--num-atoms {text}")
-    low, dash, high = (part.strip() for part in text.partition("-"))
-    if dash and low.isdigit() and high.isdigit():
-        bounds = range(int(low), int(high) + 1)
-        if not bounds or int(low) < 1:
+    single = whole_number(text)
+    if single is not None:
+        return check_histogram({single: 1.0}, f"--num-atoms {text[:20]}")
+    low, high = (whole_number(part) for part in (text.partition("-")[::2]))
+    if low is not None and high is not None:
+        if high > MAX_ATOMS:
+            raise InputError(f"--num-atoms {text[:40]} goes beyond {MAX_ATOMS:,} atoms, the most that are sampled.")
+        bounds = range(low, high + 1)
+        if not bounds or low < 1:
             raise InputError(f"--num-atoms {text} is an empty range; write the smaller number, 1 at least, first.")
         cut = {n: float(w) for n, w in model_histogram.items() if n in bounds and w > 0}
         return check_histogram(cut or dict.fromkeys(bounds, 1.0), f"--num-atoms {text}")
@@ -59,16 +73,20 @@ def read_histogram(path: Path) -> Histogram:
         InputError: if the file is not that.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
-            pairs = list(json.loads(text).items())
+            pairs = list(read_json(path, max_bytes=2**20).items())
         else:
-            rows = [row for row in csv.reader(text.splitlines()) if row]
-            if rows and not rows[0][0].strip().isdigit():
+            rows = [row for row in islice(Delimited.open(path).lines(), MAX_ATOMS + 2) if row]
+            if rows and whole_number(rows[0][0]) is None:
                 rows = rows[1:]
             pairs = [(row[0], row[1]) for row in rows]
-        histogram = {int(n): float(w) for n, w in pairs}
-    except (ValueError, AttributeError, IndexError, TypeError):
+        sizes = [(whole_number(str(n)), float(w)) for n, w in pairs]
+        if any(n is None for n, _ in sizes):
+            raise ValueError
+        histogram = {n: w for n, w in sizes if n is not None}
+    except InputError:
+        raise
+    except (ValueError, AttributeError, IndexError, TypeError, OverflowError):
         raise InputError(f"{path} is not a histogram; {_HOW}.") from None
     if len(histogram) != len(pairs):
         raise InputError(f"{path} names a number of atoms twice; keep one line for each.")
@@ -84,6 +102,8 @@ def check_histogram(histogram: Mapping[int, float], where: str) -> Histogram:
     for n, weight in histogram.items():
         if n < 1:
             raise InputError(f"{where} asks for crystals of {n} atoms; give 1 at least.")
+        if n > MAX_ATOMS:
+            raise InputError(f"{where} asks for crystals beyond {MAX_ATOMS:,} atoms, the most that are sampled.")
         if not (math.isfinite(weight) and weight >= 0):
             raise InputError(f"{where} has the weight {weight} for {n} atoms; weights are numbers of 0 or more.")
     total = sum(histogram.values())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from crystalsmith.contracts import Conditions
+from crystalsmith.data.delimited import Delimited
 from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.elements import NUM_CLASSES, chemical_system, parse_chemical_system
 from crystalsmith.errors import InputError
@@ -21,6 +22,9 @@ from crystalsmith.properties import canonical_name
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
     from crystalsmith.network.conditioning import ConditionConfig
+
+MAX_ROWS = 1_000_000
+"""Rows of a table of targets that are read."""
 
 DEFAULT_GUIDANCE = 2.0
 """The factor that the published examples use."""
@@ -176,11 +180,10 @@ def table_columns(path: Path) -> dict[str, list[str]]:
     Raises:
         InputError: if it cannot be read or holds no row.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"The table of targets {path} cannot be read; give a CSV file.") from None
+    lines = (row for row in Delimited.open(path).lines() if any(cell.strip() for cell in row))
+    rows = list(islice(lines, MAX_ROWS + 2))
+    if len(rows) > MAX_ROWS + 1:
+        raise InputError(f"The table of targets {path} has more than {MAX_ROWS:,} rows; split it into several files.")
     if len(rows) < 2:
         raise InputError(f"The table of targets {path} needs a line of property names and at least one row.")
     for number, row in enumerate(rows[1:], start=2):
