@@ -102,6 +102,15 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path) -> None:
         read_json(tmp_path / "latin.json")
 
 
+def refusal(read) -> str:
+    """The sentence of an InputError, empty where there was none; anything else comes through."""
+    try:
+        read()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 SHAPES = [
     Number(0, 1),
     Text(5),
@@ -122,17 +131,13 @@ VALUES = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(VALUES, st.sampled_from(SHAPES))
 def test_any_value_passes_or_is_refused_in_a_sentence(value, shape) -> None:
-    try:
-        check(value, shape, "file", "mend it")
-    except InputError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 600
+    said = refusal(lambda: check(value, shape, "file", "mend it"))
+    assert "\n" not in said
+    assert len(said) < 600
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.text() | VALUES.map(json.dumps))
 def test_any_text_is_read_or_refused(text) -> None:
-    try:
-        parse_json(text, "file")
-    except InputError as error:
-        assert str(error).startswith("file ")
+    said = refusal(lambda: parse_json(text, "file"))
+    assert not said or said.startswith("file ")
