@@ -1,0 +1,1 @@
+"""Small files for the first steps: ``crystalsmith examples`` copies them."""
