@@ -10,14 +10,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crystalsmith.api import evaluate, finetune, predict, prepare, reference, score, train
     from crystalsmith.crystals import CrystalBatch
     from crystalsmith.errors import InputError
     from crystalsmith.generation.loaded import GeneratedCrystals, LoadedModel, load
-    from crystalsmith.training.finetune import finetune
 
 __version__ = "0.1.0"
 
-__all__ = ["CrystalBatch", "GeneratedCrystals", "InputError", "LoadedModel", "__version__", "finetune", "load"]
+__all__ = [
+    "CrystalBatch",
+    "GeneratedCrystals",
+    "InputError",
+    "LoadedModel",
+    "__version__",
+    "evaluate",
+    "finetune",
+    "load",
+    "predict",
+    "prepare",
+    "reference",
+    "score",
+    "train",
+]
 
 # Where each public name lives; it is imported when first asked for, so that importing the package stays instant.
 _HOMES = {
@@ -25,8 +39,8 @@ _HOMES = {
     "GeneratedCrystals": "crystalsmith.generation.loaded",
     "InputError": "crystalsmith.errors",
     "LoadedModel": "crystalsmith.generation.loaded",
-    "finetune": "crystalsmith.training.finetune",
     "load": "crystalsmith.generation.loaded",
+    **dict.fromkeys(("evaluate", "finetune", "predict", "prepare", "reference", "score", "train"), "crystalsmith.api"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +45,25 @@ app.command("finetune", epilog=finetune.EPILOG, help=flowing(finetune.finetune._
 app.command("predict", epilog=predict.EPILOG, help=flowing(predict.predict.__doc__))(predict.predict)
 app.command("report", epilog=report.EPILOG, help=flowing(report.report.__doc__))(report.report)
 app.command("bench", epilog=bench.EPILOG, help=flowing(bench.bench.__doc__))(bench.bench)
+
+
+@app.command("examples", epilog=examples("crystalsmith examples", "crystalsmith examples first-steps"))
+def copy_examples(
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("examples"),
+) -> None:
+    """Copy the small files that the documentation uses into a folder."""
+    import shutil
+    from importlib.resources import files
+
+    from crystalsmith.errors import InputError
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty; name a new folder.")
+    source = Path(str(files("crystalsmith.examples")))
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    print(f"{', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}.")
+
+
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(reference.app, name="reference")

@@ -27,27 +27,24 @@ def predict(
 
     The value is empty for what could not be read and for crystals with elements that the predictor was not trained on.
     """
-    import math
-
     from crystalsmith.checkpoints.predictor import load_predictor
-    from crystalsmith.evaluation.facts import reduced_formula
+    from crystalsmith.evaluation.prediction.property import predicted_rows
     from crystalsmith.evaluation.report.results import csv_text
     from crystalsmith.evaluation.structures import read_samples
     from crystalsmith.files import write_atomically
 
     predictor = load_predictor(model)
-    samples = read_samples(structures)
-    whole = [s for s in samples if not s.failure]
-    found = dict(zip((s.id for s in whole), predictor([s.arrays for s in whole]), strict=True))
-    rows = []
-    for sample in samples:
-        value = found.get(sample.id, math.nan)
-        formula = reduced_formula(sample.numbers) if len(sample.numbers) else ""
-        rows.append((sample.id, formula, float(f"{value:.6g}") if math.isfinite(value) else None, sample.failure))
+    rows = predicted_rows(predictor, read_samples(structures))
     place = out or structures.with_name(f"{structures.stem}-{predictor.name}.csv")
-    write_atomically(place, csv_text([("id", "formula", predictor.name, "failure"), *rows]))
-    known = sum(row[2] is not None for row in rows)
+    write_atomically(place, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
+    known = sum(row[predictor.name] is not None for row in rows)
     if as_json:
-        print_json({"property": predictor.name, "note": predictor.note, "values": {row[0]: row[2] for row in rows}})
+        print_json(
+            {
+                "property": predictor.name,
+                "note": predictor.note,
+                "values": {row["id"]: row[predictor.name] for row in rows},
+            }
+        )
     else:
         print(f"{predictor.name} of {known} of {len(rows)} crystals, {predictor.note}: {place}")

@@ -46,8 +46,11 @@ class Predictor(Protocol):
         note: what the predictor is and how far it errs, for every claim that rests on it.
     """
 
-    name: str
-    note: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def note(self) -> str: ...
 
     def __call__(self, crystals: Sequence[Arrays]) -> list[float]:
         """The property of each crystal."""

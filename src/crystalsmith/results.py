@@ -1,0 +1,224 @@
+"""What the functions of :mod:`crystalsmith.api` return: paths, tables, structures, and how a notebook shows them."""
+
+from __future__ import annotations
+
+import html
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalsmith.structures import Arrays
+from crystalsmith.tables import Table, html_table
+
+if TYPE_CHECKING:
+    import pandas
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.generation.loaded import LoadedModel
+    from crystalsmith.training.loop import Outcome
+    from crystalsmith.training.predictor import Fitted
+
+
+class Scratch:
+    """A temporary folder that goes when nothing refers to it any more; made when first asked for."""
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder."""
+        self._held = tempfile.TemporaryDirectory(prefix="crystalsmith-")
+        return Path(self._held.name)
+
+    def write(self, name: str, crystals: Sequence[Arrays]) -> Path:
+        """Crystals as an extended XYZ file with ids ``crystal-0``, ``crystal-1``, ..."""
+        from crystalsmith.formats import extxyz_frame
+
+        path = self.path / name
+        path.write_text(
+            "".join(extxyz_frame(*one, {"id": f"crystal-{i}"}) for i, one in enumerate(crystals)), encoding="utf-8"
+        )
+        return path
+
+
+@dataclass(frozen=True, repr=False)
+class Prepared:
+    """A prepared data set: its folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+    _scratch: Scratch | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return int(self.manifest["counts"]["kept"])
+
+    def __repr__(self) -> str:
+        from crystalsmith.data.info import describe
+
+        return describe(self.manifest)
+
+    @property
+    def dataset(self) -> CrystalDataset:
+        """The crystals and their labels."""
+        from crystalsmith.data.dataset import CrystalDataset
+
+        return CrystalDataset.open(self.path)
+
+    @property
+    def dropped(self) -> Table:
+        """The rows that were left out, and why (``ledger.csv``)."""
+        return Table.read(self.path / "ledger.csv")
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """A training run; ``outcome`` is None where the task has none (arrangements)."""
+
+    path: Path
+    outcome: Outcome | None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the model: the best by validation, or else the last."""
+        return next((self.path / name for name in ("best", "last") if (self.path / name).is_dir()), self.path)
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps."""
+        return 0 if self.outcome is None else self.outcome.step
+
+    @property
+    def log(self) -> Table:
+        """Losses along the run (``log.csv``)."""
+        return Table.read(self.path / "log.csv")
+
+    def load(self, *, device: str = "auto", precision: str = "auto") -> LoadedModel:
+        """The model, ready to generate."""
+        from crystalsmith.generation.loaded import load
+
+        return load(self.folder, device=device, precision=precision)
+
+    def __repr__(self) -> str:
+        return f"<model in {self.folder}, {self.step:,} steps>"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>" + self.log._repr_html_()
+
+
+class FineTuned(Trained):
+    """A fine-tuning run."""
+
+
+@dataclass(frozen=True)
+class TrainedPredictor:
+    """A trained predictor of a property; ``fitted`` holds its error on validation crystals."""
+
+    path: Path
+    fitted: Fitted
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the predictor."""
+        return self.path / "best"
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """The results of :func:`crystalsmith.evaluate`: a folder, ``metrics`` as in metrics.json, a row per crystal."""
+
+    path: Path
+    metrics: dict[str, Any]
+    _scratch: Scratch | None = field(default=None, compare=False)
+
+    @cached_property
+    def table(self) -> Table:
+        """The rows of ``crystals.csv``."""
+        return Table.read(self.path / "crystals.csv")
+
+    @property
+    def report(self) -> Path:
+        """The page that opens offline."""
+        return self.path / "report.html"
+
+    @cached_property
+    def relaxed(self) -> dict[str, Structure]:
+        """The relaxed crystals by id; empty where nothing was relaxed."""
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        return {name: AseAtomsAdaptor.get_structure(atoms) for name, atoms in self.relaxed_atoms.items()}
+
+    @cached_property
+    def relaxed_atoms(self) -> dict[str, Atoms]:
+        """The same as ASE atoms, with energy, forces and stress."""
+        path = self.path / "relaxed.extxyz"
+        if not path.is_file() or not path.stat().st_size:
+            return {}
+        from ase.io import read
+
+        return {str(atoms.info["id"]): atoms for atoms in read(path, ":", format="extxyz")}
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a data frame."""
+        return self.table.to_pandas()
+
+    def __repr__(self) -> str:
+        from crystalsmith.evaluation.report.results import sentences
+
+        return sentences(self.metrics)
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{html.escape(line)}</p>" for line in repr(self).splitlines()) + self.table._repr_html_()
+
+
+@dataclass(frozen=True, repr=False)
+class Score:
+    """The results of :func:`crystalsmith.score`: ``metrics`` as in score.json and a row per target."""
+
+    path: Path
+    metrics: dict[str, Any]
+    _scratch: Scratch | None = field(default=None, compare=False)
+
+    @cached_property
+    def table(self) -> Table:
+        """The rows of ``targets.csv``."""
+        return Table.read(self.path / "targets.csv")
+
+    def __repr__(self) -> str:
+        from crystalsmith.evaluation.prediction.run import sentences
+
+        return sentences(self.metrics)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A property of crystals: its ``name``, a ``note`` on the predictor's error, and a row per crystal."""
+
+    name: str
+    note: str
+    table: Table
+
+    @property
+    def values(self) -> list[float | None]:
+        """The values in the order of the crystals; None where there is none."""
+        return self.table.column(self.name)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(f'{self.name}, {self.note}')}</p>" + html_table([(row, "") for row in self.table])
+
+
+@dataclass(frozen=True)
+class Known:
+    """A reference: known structures and energies in a folder."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    _scratch: Scratch | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """Structures, hull entries, and what was refused."""
+        found: Mapping[str, Any] = self.manifest["counts"]
+        return found
