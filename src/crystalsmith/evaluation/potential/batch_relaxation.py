@@ -9,6 +9,7 @@ Why not torch-sim-atomistic: it needs Python 3.12 (we support 3.11) and brings h
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections import deque
@@ -51,17 +52,19 @@ def relax_in_batches(
 
 @dataclass
 class _Running:
-    """A crystal in the batch: its volume at the start in cubic angstrom, and what it has cost so far."""
+    """A crystal in the batch: its volume (cubic angstrom) and energy (eV) at the start, and what it has cost so far."""
 
     task: Task
     volume: float
     steps: int = 0
     seconds: float = 0.0
+    energy_given: float | None = None
 
     @property
     def result(self) -> Relaxed:
         name, key, _ = self.task
-        return Relaxed(name, key, steps=self.steps, seconds=round(self.seconds, 3), optimizer=OPTIMIZER)
+        spent = {"steps": self.steps, "seconds": round(self.seconds, 3)}
+        return Relaxed(name, key, energy_given=self.energy_given, optimizer=OPTIMIZER, **spent)
 
 
 class _Crowd:
@@ -107,6 +110,8 @@ class _Crowd:
             if place in errors:
                 leave.append(broken(run.result, errors[place]))
                 continue
+            if run.energy_given is None and math.isfinite(energy):
+                run.energy_given = energy
             over, failure, detail = ending(energy, force, volume / run.volume, run.seconds, run.steps, settings)
             if not over:
                 run.steps += 1

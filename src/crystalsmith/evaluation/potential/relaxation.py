@@ -161,6 +161,8 @@ def _optimise(result: Relaxed, arrays: Arrays, calculator: Any, settings: Relaxa
     for _ in optimizer.irun(fmax=0.0, steps=settings.steps):
         seconds, change = time.monotonic() - began, atoms.get_volume() / volume
         energy, largest = float(atoms.get_potential_energy()), _largest_force(filtered, length)
+        if result.energy_given is None and math.isfinite(energy):
+            result = replace(result, energy_given=energy)
         over, failure, detail = ending(energy, largest, change, seconds, int(optimizer.nsteps), settings)
         if over:
             break

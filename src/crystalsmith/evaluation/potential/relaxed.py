@@ -50,6 +50,7 @@ class Relaxed:
         failure: empty, ``exploded``, ``not_converged``, ``timed_out``, ``crashed``, ``unknown_element`` or
             ``potential_failed``.
         energy: total, eV per cell, as the potential gives it.
+        energy_given: the same of the crystal before its first step; None where that is not known.
         frac_coords, cell, numbers: the crystal at the end.
         forces: eV/angstrom.
         stress: eV/cubic angstrom, Voigt order.
@@ -63,6 +64,7 @@ class Relaxed:
     failure: str = ""
     detail: str = ""
     energy: float | None = None
+    energy_given: float | None = None
     frac_coords: Any = None
     cell: Any = None
     numbers: Any = None
