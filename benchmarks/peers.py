@@ -19,19 +19,24 @@ import gzip
 import json
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.matching import Arrays
-from crystalsmith.evaluation.relaxation import Relaxation
-from crystalsmith.evaluation.report import write_atomically
+from crystalsmith.evaluation.potential.relaxation import FILE, recover, relaxations
+from crystalsmith.evaluation.potential.relaxed import Relaxation, key_of
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.structures import Sample, read_samples
+from crystalsmith.files import append_line, write_atomically
 from crystalsmith.formats import extxyz_frame
-from crystalsmith.symmetry import search
+from crystalsmith.symmetry.groups import search
 
 PRIMITIVE = 0.01
 """Tolerance in angstrom of the search for a smaller cell."""
@@ -50,18 +55,19 @@ def main() -> None:
     parser.add_argument("--potential", default="7net-0")
     parser.add_argument("--max-atoms", type=int, default=20, help="in the primitive cell")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--time-limit", type=float, default=3600.0, help="wall seconds for one relaxation")
     args = parser.parse_args()
     try:
         systems = dict(pair(text) for text in args.systems)
         samples = {name: draw(name, path, args.state, args.seed, args.max_atoms) for name, path in systems.items()}
-        for num in [*range(args.round, args.num, args.round), args.num]:
+        settings = Relaxation(args.potential, time_limit=args.time_limit, device="cpu", batch=0)
+        rounds = [*range(args.round, args.num, args.round), args.num]
+        for num in relaxed_rounds(list(samples), args.state, settings, rounds, args.jobs):
             rows = [
-                judge(name, args.state, args.reference, args.potential, min(num, facts["drawn"]), args.jobs) | facts
+                judge(name, args.state, args.reference, settings, min(num, facts["drawn"]), args.jobs) | facts
                 for name, facts in samples.items()
             ]
             write_table(args.state, args.potential, num, rows)
-            if num >= max(facts["drawn"] for facts in samples.values()):
-                break
     except InputError as error:
         sys.exit(str(error))
 
@@ -138,15 +144,59 @@ def primitive(arrays: Arrays) -> Arrays:
     return np.array(small.positions) % 1.0, np.array(small.basis), np.array(small.numbers, dtype=np.int64)
 
 
-def judge(name: str, state: Path, reference: Path, potential: str, num: int, jobs: int) -> dict[str, Any]:
-    """The row of a system: ``metrics.json`` of its first crystals in short."""
-    out = state / potential.replace(":", "-") / name
-    options = Options(
-        reference=reference, relaxation=Relaxation(potential, device="cpu"), resume=True, jobs=jobs, limit=num
-    )
-    print(f"{name}: {num} crystals by {potential}", file=sys.stderr, flush=True)
-    found = evaluate(state / "samples" / name / "crystals.extxyz", out, options)["metrics"]
-    return {"num": num, "metrics": found}
+def relaxed_rounds(
+    systems: Sequence[str], state: Path, settings: Relaxation, rounds: Sequence[int], jobs: int
+) -> Iterator[int]:
+    """Relax the systems' crystals in turn, the first of each, then the second: worker processes start once.
+
+    Yields:
+        The size of each round as it is complete.
+
+    Raises:
+        InputError: if results of other settings are there, or the potential cannot be used.
+    """
+    left: list[tuple[int, str, Sample]] = []
+    for name in systems:
+        folder = place(state, settings, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        known = {(result.id, result.key) for result in recover(folder / FILE, settings, resume=True)}
+        samples = read_samples(state / "samples" / name / "crystals.extxyz", rounds[-1])
+        for number, sample in enumerate(samples):
+            facts, _ = (None, "") if sample.failure else facts_or_problem(sample.arrays)
+            if facts is not None and facts.valid and (sample.id, key_of(sample.arrays)) not in known:
+                left.append((number, name, sample))
+    left.sort(key=lambda entry: entry[0])
+    tasks = [(f"{name}/{sample.id}", key_of(sample.arrays), sample.arrays) for _, name, sample in left]
+    numbers = {task[0]: entry[0] for task, entry in zip(tasks, left, strict=True)}
+    open_rounds = list(rounds)
+    undone = Counter(numbers.values())
+
+    def complete() -> Iterator[int]:
+        while open_rounds and not any(number < open_rounds[0] for number in undone):
+            yield open_rounds.pop(0)
+
+    ready = list(complete())
+    yield from ready[-1:]  # of what was done before, the last round tells all
+    for result in relaxations(tasks, settings, jobs):
+        name, own = result.id.split("/", 1)
+        append_line(place(state, settings, name) / FILE, asdict(replace(result, id=own)))
+        number = numbers[result.id]
+        undone[number] -= 1
+        if not undone[number]:
+            del undone[number]
+        yield from complete()
+
+
+def place(state: Path, settings: Relaxation, name: str) -> Path:
+    """The folder of a system's relaxations and evaluation."""
+    return state / settings.potential.replace(":", "-") / name
+
+
+def judge(name: str, state: Path, reference: Path, settings: Relaxation, num: int, jobs: int) -> dict[str, Any]:
+    """The row of a system: ``metrics.json`` of its first crystals, all of them relaxed already."""
+    options = Options(reference=reference, relaxation=settings, resume=True, jobs=jobs, limit=num)
+    crystals = state / "samples" / name / "crystals.extxyz"
+    return {"num": num, "metrics": evaluate(crystals, place(state, settings, name), options)["metrics"]}
 
 
 RATES = {

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import symbol
+from crystalsmith.evaluation.framework import SYMPREC, framework
 from crystalsmith.geometry import shortest_distance
 from crystalsmith.symmetry.groups import space_group
 
@@ -20,7 +21,7 @@ MIN_VOLUME = 0.1
 GRAM_PER_CM3 = 1.66053906660
 """One dalton per cubic angstrom in grams per cubic centimetre (CODATA 2018)."""
 
-LOOSE, TIGHT, TIGHTEST = 0.1, 1e-2, 1e-5
+LOOSE, TIGHT, TIGHTEST = SYMPREC, 1e-2, 1e-5
 """Tolerances of the symmetry search in angstrom: for what people call a crystal, and for what relaxation keeps."""
 
 
@@ -35,6 +36,7 @@ class Facts:
         volume_per_atom: cubic angstrom.
         shortest_distance: angstrom, periodic images included.
         valid: no distance below 0.5 angstrom and a volume above 0.1 cubic angstrom.
+        framework: label of its kinds of places at 0.1 angstrom; see :mod:`crystalsmith.evaluation.framework`.
         space_groups: numbers at 0.1, 0.01 and 0.00001 angstrom; None where the search fails or the
             crystal is not valid.
     """
@@ -47,6 +49,7 @@ class Facts:
     shortest_distance: float
     valid: bool
     space_groups: tuple[int | None, int | None, int | None]
+    framework: str = ""
 
 
 def facts_of(frac: NDArray[np.float64], cell: NDArray[np.float64], numbers: NDArray[np.int64]) -> Facts:
@@ -54,7 +57,8 @@ def facts_of(frac: NDArray[np.float64], cell: NDArray[np.float64], numbers: NDAr
     volume = abs(float(np.linalg.det(cell)))
     distance = shortest_distance(frac, cell)
     valid = distance >= MIN_DISTANCE and volume > MIN_VOLUME
-    groups = tuple(space_group(frac, cell, numbers, s) if valid else None for s in (LOOSE, TIGHT, TIGHTEST))
+    loose, label = framework(frac, cell, numbers) if valid else (0, "")
+    tight = [space_group(frac, cell, numbers, s) if valid else None for s in (TIGHT, TIGHTEST)]
     return Facts(
         formula=reduced_formula(numbers),
         num_atoms=len(numbers),
@@ -63,7 +67,8 @@ def facts_of(frac: NDArray[np.float64], cell: NDArray[np.float64], numbers: NDAr
         volume_per_atom=volume / len(numbers),
         shortest_distance=distance,
         valid=valid,
-        space_groups=(groups[0], groups[1], groups[2]),
+        space_groups=(loose or None, tight[0], tight[1]),
+        framework=label,
     )
 
 

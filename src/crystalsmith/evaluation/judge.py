@@ -13,6 +13,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import Facts, facts_of
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key, group
+from crystalsmith.evaluation.plausible import plausibility
 from crystalsmith.evaluation.reference.hull import Hull
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import Sample
@@ -46,7 +47,10 @@ def _described(sample: Sample) -> Judged:
     if facts is None:
         return Judged(sample, failure="not_described", detail=problem)
     judged = Judged(sample, facts=facts, charge_balanced=charge_balanced(sample.numbers.tolist()))
-    if not facts.valid:
+    if facts.valid:
+        judged.plausibility = plausibility(*sample.arrays, judged.charge_balanced)
+        judged.condensed = judged.plausibility.condensed
+    else:
         judged.failure = "not_valid"
         judged.detail = f"shortest distance {facts.shortest_distance:.2f} angstrom"
     return judged
@@ -140,6 +144,10 @@ def place_on_hull(crystals: Sequence[Judged], hull: Hull, name: Callable[[int], 
         found = hull.distance(composition_of(crystal), energy)
         crystal.hull_entries, crystal.hull_entries_with_all = found.entries, found.entries_with_all
         crystal.energy_above_hull = _finite(found.energy_above_hull)
+        crystal.energy_above_hull_given = None
+        if crystal.formation_energy_given is not None:
+            given = hull.distance(composition_of(crystal), crystal.formation_energy_given)
+            crystal.energy_above_hull_given = _finite(given.energy_above_hull)
         crystal.missing_elements = tuple(sorted({*crystal.missing_elements, *found.missing}))
         crystal.decomposition = "; ".join(f"{name(e)} {share:.3f}" for e, share in sorted(found.decomposition.items()))
         if crystal.missing_elements and crystal.formation_energy is None and not crystal.failure:
@@ -190,6 +198,8 @@ def match(
         if found is not None:
             groups.setdefault(formula_key(found[2]), []).append((crystal, found))
     novelty = reference is not None and reference.num_structures > 0
+    if reference is not None and novelty:
+        _of_what(crystals, reference)
     tasks = [_Peers([(c.sample.id, a) for c, a in g], _known(reference, g[0][1])) for g in groups.values()]
     with metered("matching", sum(len(g) for g in groups.values())) as advance:
         for members, verdicts in zip(
@@ -198,6 +208,17 @@ def match(
             for (crystal, _), verdict in zip(members, verdicts, strict=True):
                 _apply(crystal, verdict, novelty)
             advance(len(members))
+
+
+def _of_what(crystals: Sequence[Judged], reference: Reference) -> None:
+    """Set whether compositions and frameworks are new, whatever the structure."""
+    for crystal in crystals:
+        facts = crystal.relaxed or crystal.facts
+        if facts is None or crystal.failure:
+            continue
+        crystal.novel_composition = not reference.knows_composition(crystal.sample.numbers)
+        if reference.frameworks is not None and facts.framework:
+            crystal.novel_framework = facts.framework not in reference.frameworks
 
 
 def _known(reference: Reference | None, arrays: Arrays) -> list[tuple[str, Arrays]] | None:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import symbol
+from crystalsmith.engine.work import TooSlow, at_most
 from crystalsmith.evaluation.contacts import Contacts, contacts, dimensions
-from crystalsmith.evaluation.work import TooSlow, at_most
 from crystalsmith.geometry import reduce_cell
 
 SHORTEST_BOND = 0.5

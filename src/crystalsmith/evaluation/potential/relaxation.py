@@ -22,6 +22,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
+from crystalsmith.evaluation.plausible import condensed
 from crystalsmith.evaluation.potential.potentials import (
     default_device,
     find_potential,
@@ -69,7 +70,7 @@ def relax_all(
     potential = find_potential(settings.potential, settings.energy_scale)
     refuse_scheme(potential, scheme)
     file = out / FILE
-    done = _recover(file, settings, resume)
+    done = recover(file, settings, resume)
     wanted = {c.sample.id: key_of(c.sample.arrays) for c in crystals if c.valid and not c.failure}
     finished = {r.id: r for r in done if wanted.get(r.id) == r.key}
     tasks = [(c.sample.id, wanted[c.sample.id], c.sample.arrays) for c in crystals if c.sample.id in wanted]
@@ -190,7 +191,7 @@ def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None,
     if facts is None or not facts.valid or result.energy is None:
         crystal.failure, crystal.detail = "exploded", problem or "the relaxed crystal is not valid"
         return
-    crystal.relaxed = facts
+    crystal.relaxed, crystal.condensed = facts, condensed(*result.arrays)
     if scheme is None or reference is None:
         crystal.energy_per_atom = result.energy / facts.num_atoms
         return
@@ -203,6 +204,10 @@ def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None,
     formation = reference.formation_energy(counts, crystal.energy_per_atom)
     crystal.formation_energy = formation if math.isfinite(formation) else None
     crystal.missing_elements = reference.without_elemental_energy(counts)
+    if result.energy_given is not None:
+        given = result.energy_given + scale_correction(potential, scheme, result.energy_given, crystal.sample.arrays)
+        formation = reference.formation_energy(counts, given / facts.num_atoms)
+        crystal.formation_energy_given = formation if math.isfinite(formation) else None
 
 
 def _identity(settings: Relaxation) -> dict[str, Any]:
@@ -210,8 +215,12 @@ def _identity(settings: Relaxation) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
 
 
-def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
-    """The results on disk; a last line cut short is dropped."""
+def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
+    """The results on disk; a last line cut short is dropped, and a file that is not there is begun.
+
+    Raises:
+        InputError: if there are results and none are to be taken, or they are of other settings.
+    """
     if not file.exists():
         append_line(file, {"settings": _identity(settings)})
         return []
@@ -227,6 +236,7 @@ def _recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{file} is damaged; choose another --out.") from None
     wanted = _identity(settings)
+    head = _identity(Relaxation()) | head  # a setting that came later had its default
     if head != wanted:
         changed = sorted(k for k in {*head, *wanted} if head.get(k) != wanted.get(k))
         raise InputError(

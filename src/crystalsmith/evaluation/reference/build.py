@@ -23,11 +23,11 @@ from crystalsmith.data.rows import Chunk, Refused, Row
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.engine.work import in_order
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.facts import LOOSE, density
+from crystalsmith.evaluation.facts import density
+from crystalsmith.evaluation.framework import framework
 from crystalsmith.evaluation.reference.energies import Entries, read_entries
 from crystalsmith.evaluation.reference.known import ADDED_ELEMENT, FORMAT, formula_text, parse_elements
 from crystalsmith.progress import metered
-from crystalsmith.symmetry.groups import space_group
 
 CHUNK = 500
 """Rows that a worker gets at a time."""
@@ -113,6 +113,7 @@ class _Gathered:
     formulas: list[bytes] = field(default_factory=list)
     density: list[float] = field(default_factory=list)
     space_group: list[int] = field(default_factory=list)
+    frameworks: set[bytes] = field(default_factory=set)
     entries: Entries = field(default_factory=lambda: Entries([], [], []))
     refused: dict[str, int] = field(default_factory=dict)
 
@@ -129,6 +130,7 @@ class _Gathered:
             "formulas": np.array([self.formulas[i] for i in order]),
             "density": np.array([self.density[i] for i in order], dtype=np.float32),
             "space_group": np.array([self.space_group[i] for i in order], dtype=np.uint8),
+            "frameworks": np.array(sorted(self.frameworks) or [b""]),
         }
 
 
@@ -147,6 +149,7 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
                 into.formulas.append(row.formula)
                 into.density.append(row.density)
                 into.space_group.append(row.space_group)
+                into.frameworks.add(row.framework)
                 if row.energy is not None:
                     into.entries.add(row.id, row.composition, row.energy)
             advance(len(rows))
@@ -159,6 +162,7 @@ class _Described:
     formula: bytes
     density: float
     space_group: int
+    framework: bytes
     composition: dict[int, float]
     energy: float | None
 
@@ -183,12 +187,14 @@ def _described(row: Row) -> _Described | str:
     if not (numbers.min() >= 1 and numbers.max() <= len(SYMBOLS)) or abs(np.linalg.det(cell)) < 0.1:
         return "no_crystal"
     elements, counts = np.unique(numbers, return_counts=True)
+    group, label = framework(frac, cell, numbers)
     return _Described(
         id=row.id,
         arrays=(frac % 1.0, cell.astype(np.float32), numbers),
         formula=formula_text(numbers),
         density=density(cell, numbers),
-        space_group=space_group(frac, cell, numbers, LOOSE) or 0,
+        space_group=group,
+        framework=label.encode(),
         composition={int(z): float(n) for z, n in zip(elements, counts, strict=True)},
         energy=row.labels.get(ENERGY_LABEL),
     )

@@ -23,6 +23,10 @@ from crystalsmith.evaluation.reference.hull import Hull, System, by_system
 FORMAT = "crystalsmith-reference-1"
 STRUCTURE_ARRAYS = ("frac_coords", "cell", "atomic_numbers", "offsets", "ids", "formulas", "density", "space_group")
 HULL_ARRAYS = ("hull_offsets", "hull_elements", "hull_amounts", "hull_energies", "hull_ids")
+FRAMEWORKS = "frameworks"
+"""An array that references of earlier versions lack."""
+SAME_SHARE = 1e-4
+"""Atomic fractions that differ by less are of one composition."""
 ADDED_ELEMENT = "element "
 """How the names of the entries at zero begin that stand for the elements, whether or not the input listed them."""
 SCHEMES = ("mp2020", "none")
@@ -41,6 +45,8 @@ class Reference:
         self.path, self.manifest = path, manifest
         names = [*(STRUCTURE_ARRAYS if self.num_structures else ()), *(HULL_ARRAYS if self.num_entries else ())]
         self._arrays = {name: _load(path / f"{name}.npy") for name in names}
+        if self.num_structures and (path / f"{FRAMEWORKS}.npy").is_file():
+            self._arrays[FRAMEWORKS] = _load(path / f"{FRAMEWORKS}.npy")
         self._check_sizes()
 
     @classmethod
@@ -104,6 +110,29 @@ class Reference:
     def num_atoms(self) -> NDArray[np.int64]:
         """``(C,)`` atoms in the cells as stored (primitive)."""
         return np.diff(self._arrays["offsets"])
+
+    @cached_property
+    def frameworks(self) -> frozenset[str] | None:
+        """Labels of the frameworks of the structures; None where the reference was built before they were kept."""
+        found = self._arrays.get(FRAMEWORKS)
+        return None if found is None else frozenset(name.decode() for name in found.tolist())
+
+    def knows_composition(self, numbers: NDArray[np.int64]) -> bool:
+        """Whether a structure or a hull entry has the reduced formula of these atoms."""
+        if self.num_structures:
+            formulas, key = self._arrays["formulas"], formula_text(numbers)
+            place = int(np.searchsorted(formulas, np.bytes_(key)))
+            if len(key) <= formulas.dtype.itemsize and place < len(formulas) and formulas[place] == key:
+                return True
+        if not self.num_entries:
+            return False
+        elements, counts = np.unique(numbers, return_counts=True)
+        shares = dict(zip(elements.tolist(), (counts / counts.sum()).tolist(), strict=True))
+        for entry in self.hull.entries_of(tuple(sorted(shares))).tolist():
+            known = self.hull.composition(entry)
+            if all(abs(known[z] - share) < SAME_SHARE for z, share in shares.items()):
+                return True
+        return False
 
     @cached_property
     def num_elements(self) -> NDArray[np.int64]:
