@@ -47,8 +47,20 @@ def evaluate(
     energy_scale: Annotated[
         str | None, typer.Option(help="Of your own potential: pbe (plain PBE+U of the Materials Project) or mp2020.")
     ] = None,
-    fmax: Annotated[float, typer.Option(help="eV/angstrom at which a relaxation has converged.")] = 0.05,
-    steps: Annotated[int, typer.Option(help="Most steps of a relaxation.")] = 500,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Relax as others do: mattergen (0.05 eV/angstrom within 500 steps, or failed) or lemat "
+            "(LeMat-GenBench: 0.02 within 50 steps, then as it stands)."
+        ),
+    ] = "mattergen",
+    fmax: Annotated[
+        float | None,
+        typer.Option(help="eV/angstrom at which a relaxation has converged.", show_default="that of the preset"),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Most steps of a relaxation.", show_default="those of the preset")
+    ] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for one relaxation.")] = 600.0,
     max_volume_change: Annotated[float, typer.Option(help="Factor of volume beyond which a crystal explodes.")] = 4.0,
     batch_relax: Annotated[
@@ -86,6 +98,10 @@ def evaluate(
         int | None,
         typer.Option(help="Compute at most so many energies for --hull potential.", show_default="all that are needed"),
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Crystals that the model has not seen: how many the set covers and rediscovers."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results.", show_default="STRUCTURES/evaluation or beside the file"),
@@ -104,12 +120,14 @@ def evaluate(
 
     from crystalsmith.evaluation.asked.request import Request
     from crystalsmith.evaluation.asked.requirements import parse_requirement
+    from crystalsmith.evaluation.conventions import preset as find_preset
     from crystalsmith.evaluation.report.results import sentences
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
     if relax is False and potential is not None:
         raise InputError("--no-relax and --potential contradict one another; leave one out.")
+    wanted = find_preset(preset)
     relaxation = None
     if relax or potential is not None:
         from crystalsmith.evaluation.potential.relaxed import Relaxation
@@ -117,8 +135,9 @@ def evaluate(
         relaxation = Relaxation(
             potential or "7net-0",
             energy_scale,
-            fmax,
-            steps,
+            wanted.fmax if fmax is None else fmax,
+            wanted.steps if steps is None else steps,
+            wanted.unconverged,
             time_limit,
             max_volume_change,
             device=_device(device),
@@ -144,6 +163,8 @@ def evaluate(
         request=request,
         hull=hull,
         hull_limit=hull_limit,
+        held_out=held_out,
+        preset=preset,
     )
     metrics = run(structures, place, options)
     if as_json:

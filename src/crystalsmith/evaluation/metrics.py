@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from crystalsmith.evaluation.conventions import conventions
 from crystalsmith.evaluation.facts import Facts
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.reference.known import Reference
@@ -37,6 +38,9 @@ def summarise(crystals: Sequence[Judged], reference: Reference | None, relaxed: 
         "valid": rate([c.valid for c in crystals]),
         "failures": dict(Counter(c.failure for c in crystals if c.failure).most_common()),
         "charge_balanced": _charge_balance(crystals, missing),
+        "plausible": rate([c.plausibility is not None and c.plausibility.plausible for c in crystals]),
+        "doubts": dict(Counter(d for c in crystals if c.plausibility for d in c.plausibility.doubts).most_common()),
+        "not_condensed": sum(c.condensed is False for c in crystals),
         "composition": _composition(crystals),
         "diversity": _diversity(crystals),
         "unique": rate([c.unique for c in crystals]),
@@ -88,7 +92,18 @@ def _novelty(crystals: Sequence[Judged], reference: Reference | None, missing: d
         "novel": rate([c.novel for c in crystals]),
         "novel_disordered": rate([c.novel_disordered for c in crystals]),
         "unique_and_novel": rate([c.unique and c.novel for c in crystals]),
+        "novel_composition": rate([c.novel_composition for c in crystals]),
+        "novel_framework": _novel_frameworks(crystals, reference, missing),
     }
+
+
+def _novel_frameworks(
+    crystals: Sequence[Judged], reference: Reference, missing: dict[str, str]
+) -> dict[str, Any] | None:
+    if reference.frameworks is None:
+        missing["novel_framework"] = "the reference was built before frameworks were kept (build it again)"
+        return None
+    return rate([c.novel_framework for c in crystals])
 
 
 def _stability(crystals: Sequence[Judged], reference: Reference | None, missing: dict[str, str]) -> dict[str, Any]:
@@ -102,11 +117,24 @@ def _stability(crystals: Sequence[Judged], reference: Reference | None, missing:
     found["energy_above_hull"]["unknown"] = sum(c.energy_above_hull is None for c in crystals)
     found["stable"] = {_name(t): rate([c.stable(t) for c in crystals]) for t in THRESHOLDS}
     if reference.num_structures:
-        found["sun"] = {_name(t): rate([c.stable(t) and c.unique and c.novel for c in crystals]) for t in THRESHOLDS}
+        found["sun"] = {_name(t): rate([c.stable(t) and c.new for c in crystals]) for t in THRESHOLDS}
         found["sun_disordered"] = {
-            _name(t): rate([c.stable(t) and c.unique_disordered and c.novel_disordered for c in crystals])
-            for t in THRESHOLDS
+            _name(t): rate([c.stable(t) and c.new_disordered for c in crystals]) for t in THRESHOLDS
         }
+        found["conventions"] = conventions(crystals)
+    if any(c.energy_above_hull_given is not None for c in crystals):
+        found["as_given"] = _as_given(crystals, reference.num_structures > 0)
+    return found
+
+
+def _as_given(crystals: Sequence[Judged], novelty: bool) -> dict[str, Any]:
+    """The same with the energies of the crystals as given; which are unique and novel is that of the relaxed ones."""
+    found: dict[str, Any] = {
+        "energy_above_hull": spread([c.energy_above_hull_given for c in crystals]),
+        "stable": {_name(t): rate([c.stable_given(t) for c in crystals]) for t in THRESHOLDS},
+    }
+    if novelty:
+        found["sun"] = {_name(t): rate([c.stable_given(t) and c.new for c in crystals]) for t in THRESHOLDS}
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import crystalsmith
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.request import Request, judge_request
+from crystalsmith.evaluation.efficiency import efficiency
 from crystalsmith.evaluation.judge import described, match, place_energies, rank_by_energy
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import SETTINGS as MATCHER
@@ -22,7 +23,7 @@ from crystalsmith.evaluation.reference.energies import read_energies
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.results import write_results
 from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
-from crystalsmith.evaluation.structures import Sample, read_samples
+from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
 
 if TYPE_CHECKING:
     from crystalsmith.evaluation.potential.relaxed import Relaxation
@@ -45,6 +46,8 @@ class Options:
         request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
         hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
         hull_limit: most single points to compute for the latter.
+        held_out: crystals that the model has not seen, to tell which of them the set covers and rediscovers.
+        preset: whose way of relaxing it is; for the record.
     """
 
     reference: Path | None = None
@@ -57,6 +60,8 @@ class Options:
     request: Request = field(default_factory=Request)
     hull: str = "labels"
     hull_limit: int | None = None
+    held_out: Path | None = None
+    preset: str = "mattergen"
 
 
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -97,10 +102,14 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
             found["missing"]["biased_elements"] = (
                 f"what {options.relaxation.potential} gets wrong was not measured (crystalsmith reference bias)"
             )
+    found |= _variety(crystals, arrays, options.held_out)
+    clock.lap("variety")
     asked = judge_request(crystals, arrays, control, options.request, options.relaxation)
     found |= asked.metrics
     found["missing"] |= asked.missing
     clock.lap("requests")
+    manifest = read_manifest(structures) if structures.is_dir() else None
+    found["efficiency"] = efficiency(crystals, manifest, sum(clock.laps.values()), options.relaxation is not None)
     metrics = {
         "format": FORMAT,
         "run": _facts_of_run(structures, options, reference),
@@ -148,6 +157,19 @@ def _judged(
     return crystals, arrays, hull
 
 
+def _variety(
+    crystals: Sequence[Judged], arrays: Callable[[Judged], Arrays | None], held_out: Path | None
+) -> dict[str, Any]:
+    from crystalsmith.evaluation.variety import coverage, variety
+
+    made = [found for c in crystals if (found := arrays(c)) is not None]
+    found: dict[str, Any] = {"vendi": variety(made)}
+    if held_out is not None:
+        others = [(s.id, s.arrays) for s in read_samples(held_out) if not s.failure]
+        found["coverage"] = {"file": str(held_out), **coverage(made, others)}
+    return found
+
+
 def _as_given(crystal: Judged) -> Arrays | None:
     return crystal.sample.arrays if crystal.valid and not crystal.failure else None
 
@@ -181,6 +203,8 @@ def _facts_of_run(structures: Path, options: Options, reference: Reference | Non
         "energies": None if options.energies is None else str(options.energies),
         "request": options.request.facts(),
         "relaxation": None if relaxation is None else asdict(relaxation),
+        "preset": options.preset,
+        "judged": "as given" if relaxation is None else f"relaxed by {relaxation.potential}",
         "hull": None if reference is None or not reference.num_entries else options.hull,
         "reference": None if reference is None else _facts_of_reference(reference),
         "matcher": MATCHER,

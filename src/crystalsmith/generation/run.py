@@ -268,6 +268,7 @@ def manifest_head(model: Model, source: str, digest: str, settings: dict[str, An
             "source": source,
             "weights_sha256": digest,
             "licence": model.metadata.licence,
+            "parameters": sum(p.numel() for p in model.network.parameters()),
         },
         "settings": settings,
         "versions": {"python": platform.python_version(), "crystalsmith": __version__}

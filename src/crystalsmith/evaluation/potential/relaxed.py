@@ -24,6 +24,7 @@ class Relaxation:
         energy_scale: scale of a potential of the user's own.
         fmax: eV/angstrom, the largest force (and stress times volume, per atom-like degree of freedom) left.
         steps: most optimiser steps; a crystal that needs more has not converged.
+        unconverged: whether a crystal that has not converged within these steps is taken as it stands.
         time_limit: seconds per crystal.
         max_volume_change: largest factor by which the volume may grow or shrink.
         device: ``cpu``, ``cuda``, ...; None for a GPU where there is one.
@@ -35,6 +36,7 @@ class Relaxation:
     energy_scale: str | None = None
     fmax: float = 0.05
     steps: int = 500
+    unconverged: bool = False
     time_limit: float = 600.0
     max_volume_change: float = 4.0
     device: str | None = None
@@ -134,7 +136,8 @@ def ending(
     if seconds > settings.time_limit:
         return True, TIMED_OUT, f"more than {settings.time_limit:g} s"
     if steps >= settings.steps:
-        return True, "not_converged", f"largest force {largest:.3g} eV/angstrom after {steps} steps"
+        failure = "" if settings.unconverged else "not_converged"
+        return True, failure, f"largest force {largest:.3g} eV/angstrom after {steps} steps"
     return False, "", ""
 
 

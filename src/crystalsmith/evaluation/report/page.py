@@ -26,10 +26,17 @@ SHOWN = (
     "density",
     "shortest_distance",
     "valid",
+    "plausible",
+    "doubts",
     "energy_above_hull",
+    "energy_above_hull_given",
     "energy_above_label_hull",
     "unique",
     "novel",
+    "novel_composition",
+    "novel_framework",
+    "sun",
+    "msun",
     "rmsd",
     "bulk_modulus",
     "matched",
@@ -42,7 +49,7 @@ SHOWN = (
 )
 """Columns of the table of crystals; those without any value are left out."""
 
-FLAGS = ("valid", "unique", "novel")
+FLAGS = ("msun", "sun", "valid", "plausible", "unique", "novel", "novel_composition", "novel_framework")
 
 CAVEAT = (
     "A hull knows only the entries of its reference: the distance to an incomplete one is a lower bound, and figures "
@@ -112,16 +119,20 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("requested", str(found["requested"]))]
     plain = {
         "valid": "valid",
+        "plausible": "plausible",
         "charge_balanced": "charge balanced (SMACT)",
         "relaxed": "relaxed",
         "unique": "unique",
         "unique_disordered": "unique, disordered matcher too",
         "novel": "novel",
         "novel_disordered": "novel, disordered matcher too",
+        "novel_composition": "composition new in itself",
+        "novel_framework": "framework new in itself",
     }
     lines += [(label, _rate(found[name])) for name, label in plain.items() if name in found]
     for name, label in (("stable", "stable"), ("sun", "S.U.N."), ("sun_disordered", "S.U.N., disordered matcher too")):
         lines += [(f"{label}, within {t} eV/atom", _rate(value)) for t, value in found.get(name, {}).items()]
+    lines += _by_convention(found)
     lines += answer_lines(found)
     for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
         if found.get(name, {}).get("of"):
@@ -143,6 +154,24 @@ def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
         f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")
     )
     return [*lines, ("diversity", counts), ("in P1, 0.1 angstrom", _rate(diversity["in_p1"]))]
+
+
+def _by_convention(found: dict[str, Any]) -> list[tuple[str, str]]:
+    names, given = found.get("conventions"), found.get("as_given")
+    lines = []
+    if names is not None:
+        lines += [
+            ("SUN (at the hull)", _rate(names["SUN"])),
+            ("MSUN (within 0.1 eV/atom)", _rate(names["MSUN"])),
+            ("S.U.N. as MatterGen counts (below 0.1)", _rate(names["MatterGen"])),
+        ]
+        lines += [(f"LeMat-GenBench: {key}", _rate(v)) for key, v in names["lemat"].items() if "rate" in v]
+    if given is not None:
+        lines += [(f"as given, not relaxed: stable within {t} eV/atom", _rate(v)) for t, v in given["stable"].items()]
+        lines += [
+            (f"as given, not relaxed: S.U.N. within {t} eV/atom", _rate(v)) for t, v in given.get("sun", {}).items()
+        ]
+    return lines
 
 
 def _rate(value: dict[str, Any]) -> str:

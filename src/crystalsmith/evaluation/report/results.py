@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.evaluation.asked.request import Answer, answer_lines
+from crystalsmith.evaluation.conventions import METASTABLE
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS
@@ -30,7 +31,11 @@ COLUMNS = (
     "shortest_distance",
     "valid",
     "charge_balanced",
+    "plausible",
+    "doubts",
+    "condensed",
     "energy_above_hull",
+    "energy_above_hull_given",
     "energy_above_label_hull",
     "formation_energy_per_atom",
     "energy_per_atom",
@@ -44,6 +49,10 @@ COLUMNS = (
     "duplicate_of_disordered",
     "novel_disordered",
     "matched_disordered",
+    "novel_composition",
+    "novel_framework",
+    "sun",
+    "msun",
     "rmsd",
     "relaxed_space_group_0.01",
     "relaxed_density",
@@ -80,6 +89,10 @@ def row_of(crystal: Judged) -> dict[str, Any]:
     if crystal.relaxed is not None:
         row["relaxed_space_group_0.01"] = crystal.relaxed.space_groups[1]
         row["relaxed_density"] = crystal.relaxed.density
+    if crystal.plausibility is not None:
+        row |= {"plausible": crystal.plausibility.plausible, "doubts": " ".join(crystal.plausibility.doubts)}
+    if crystal.novel is not None and crystal.energy_above_hull is not None:
+        row |= {"sun": crystal.stable(0.0) and crystal.new, "msun": crystal.stable(METASTABLE) and crystal.new}
     if crystal.energy_above_hull is not None:
         row |= {f"stable_{t:g}": crystal.stable(t) for t in THRESHOLDS}
     return {name: rounded(value) for name, value in row.items()}
@@ -143,6 +156,9 @@ def sentences(metrics: dict[str, Any]) -> str:
     """The headline of an evaluation for the terminal."""
     found = metrics["metrics"]
     lines = [f"{found['requested']} crystals: {percent(found['valid'])} valid, {percent(found['unique'])} unique."]
+    if "plausible" in found:
+        doubts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in found["doubts"].items())
+        lines.append(f"Plausible: {percent(found['plausible'])}{f' (doubts: {doubts})' if doubts else ''}.")
     if "novel" in found:
         lines.append(
             f"Novel: {percent(found['novel'])}; by the disordered matcher too: {percent(found['novel_disordered'])}."
@@ -154,6 +170,16 @@ def sentences(metrics: dict[str, Any]) -> str:
     if "sun" in found:
         parts = ", ".join(f"{percent(found['sun'][k])} at {k}" for k in found["sun"])
         lines.append(f"Stable, unique and novel: {parts}.")
+    if "conventions" in found:
+        names = found["conventions"]
+        lines.append(
+            f"By the names of the field: SUN {percent(names['SUN'])}, MSUN {percent(names['MSUN'])}; "
+            f"LeMat-GenBench, of plausible crystals: SUN {percent(names['lemat']['SUN'])}, "
+            f"MSUN {percent(names['lemat']['MSUN'])}."
+        )
+    if "novel_composition" in found:
+        framework = f"; framework {percent(found['novel_framework'])}" if "novel_framework" in found else ""
+        lines.append(f"New in itself: composition {percent(found['novel_composition'])}{framework}.")
     if found.get("rmsd", {}).get("of"):
         lines.append(f"Displacement by relaxation: median {found['rmsd']['median']:.3f} angstrom.")
     lines += [f"{label}: {text}." for label, text in answer_lines(found)]
