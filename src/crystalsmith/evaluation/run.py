@@ -162,7 +162,7 @@ def _variety(
 ) -> dict[str, Any]:
     from crystalsmith.evaluation.variety import coverage, variety
 
-    made = [found for c in crystals if (found := arrays(c)) is not None]
+    made = [own for c in crystals if (own := arrays(c)) is not None]
     found: dict[str, Any] = {"vendi": variety(made)}
     if held_out is not None:
         others = [(s.id, s.arrays) for s in read_samples(held_out) if not s.failure]

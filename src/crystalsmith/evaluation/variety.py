@@ -68,7 +68,7 @@ def within(points: Fingerprints, members: Fingerprints) -> list[bool | None]:
     """Whether each point lies among the members."""
     own = gaps(members, members)
     reach = np.partition(own, NEAREST, axis=1)[:, NEAREST]  # the nearest of all is the member itself
-    return [bool(flag) for flag in (gaps(points, members) <= reach).any(1)]
+    return [bool(flag) for flag in np.any(gaps(points, members) <= reach, axis=1)]
 
 
 def gaps(one: Fingerprints, other: Fingerprints) -> NDArray[np.float64]:

@@ -63,8 +63,8 @@ class _Running:
     @property
     def result(self) -> Relaxed:
         name, key, _ = self.task
-        spent = {"steps": self.steps, "seconds": round(self.seconds, 3)}
-        return Relaxed(name, key, energy_given=self.energy_given, optimizer=OPTIMIZER, **spent)
+        found = Relaxed(name, key, steps=self.steps, seconds=round(self.seconds, 3), optimizer=OPTIMIZER)
+        return replace(found, energy_given=self.energy_given)
 
 
 class _Crowd:
