@@ -35,7 +35,7 @@ def sample(model: str, precision: str, seed: int, num: int, steps: int | None) -
     began = time.perf_counter()
     made = loaded.generate(num, seed=seed, steps=steps, progress=True)
     seconds = time.perf_counter() - began
-    kept = crystals_of(made.batch, made.request, made.indices, loaded.model.metadata.elements)
+    kept = crystals_of(made.batch, made.request.plans(made.indices), loaded.model.metadata.elements)
     rows = [describe(crystal).row | {"num_elements": len(set(crystal.numbers.tolist()))} for crystal in kept]
     counts = np.stack([np.bincount(crystal.numbers, minlength=102) for crystal in kept])
     return {

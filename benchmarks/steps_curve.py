@@ -49,7 +49,7 @@ from crystalsmith.evaluation.statistics import jensen_shannon, rate, wasserstein
 from crystalsmith.evaluation.structures import Sample
 from crystalsmith.files import write_atomically
 from crystalsmith.formats import extxyz_frame
-from crystalsmith.generation.request import make_request
+from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import sample_batch
 
 EVALUATIONS = (10, 20, 35, 50, 100, 200, 500, 1000, 2000)
@@ -96,7 +96,7 @@ def sample(args: argparse.Namespace) -> None:
             indices = range(start, min(start + args.batch_size, args.num))
             began = time.perf_counter()
             with _counted(model.network) as calls:
-                batch = sample_batch(changed, request, indices, torch.device(args.device))
+                batch = sample_batch(changed, request.sampling, request.plans(indices), torch.device(args.device))
             seconds = (time.perf_counter() - began) / len(indices)
             _save(file, batch, start, seconds, len(calls))
             print(f"{point:32s} {indices.stop:6d} crystals {len(calls):5d} calls {seconds:.3f} s each", flush=True)

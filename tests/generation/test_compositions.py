@@ -14,7 +14,8 @@ from crystalsmith.cli.main import app
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 from crystalsmith.generation.loaded import load
-from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.making import make_request
+from crystalsmith.generation.request import Request
 from crystalsmith.generation.run import Options, generate
 from crystalsmith.generation.steering import Steering
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from crystalsmith.errors import InputError
-from crystalsmith.generation.num_atoms import check_histogram, draw_num_atoms, parse_num_atoms
+from crystalsmith.generation.num_atoms import check_histogram, parse_num_atoms
+from crystalsmith.generation.plans.histogram import sized
+from crystalsmith.generation.plans.plan import Plan
 
 MODEL = {2: 1.0, 4: 3.0, 6: 4.0, 20: 2.0}
 
@@ -41,18 +42,18 @@ def test_a_bad_file_is_refused(tmp_path, content):
             parse_num_atoms(str(path), MODEL)
 
 
-def test_draws_follow_the_histogram():
+def draws(seed: int, num: int) -> list[int]:
     histogram = check_histogram(MODEL, "the test")
-    drawn = draw_num_atoms(histogram, 11, torch.arange(20000))
-    assert set(drawn.tolist()) == set(MODEL)
-    for n, probability in histogram.items():
-        share = (drawn == n).double().mean().item()
+    return [sized(Plan(seed, i), histogram).num_atoms for i in range(num)]
+
+
+def test_draws_follow_the_histogram():
+    drawn = draws(11, 20000)
+    assert set(drawn) == set(MODEL)
+    for n, probability in check_histogram(MODEL, "the test").items():
+        share = drawn.count(n) / len(drawn)
         assert share == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 20000) ** 0.5)
 
 
-def test_a_draw_depends_on_seed_and_index_alone():
-    histogram = check_histogram(MODEL, "the test")
-    whole = draw_num_atoms(histogram, 5, torch.arange(200))
-    parts = torch.cat([draw_num_atoms(histogram, 5, torch.arange(k, k + 25)) for k in range(0, 200, 25)])
-    assert torch.equal(whole, parts)
-    assert not torch.equal(whole, draw_num_atoms(histogram, 6, torch.arange(200)))
+def test_a_draw_depends_on_the_seed():
+    assert draws(5, 200) != draws(6, 200)

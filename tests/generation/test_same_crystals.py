@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.model import Model
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.formats import extxyz_frame
-from crystalsmith.generation.request import make_request
+from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import sample_batch
 from crystalsmith.generation.steering import Steering
 
@@ -100,7 +100,7 @@ def sample(case: str, find: dict[str, Model], folder: Path) -> CrystalBatch:
         steering = steering | {"templates": str(file)}
     num = 15 if "samples" in steering else NUM
     request = make_request(find[name], num=num, **({"steps": 3} | values), steering=Steering(**steering))
-    return sample_batch(find[name], request, range(min(num, NUM)), CPU)
+    return sample_batch(find[name], request.sampling, request.plans(range(min(num, NUM))), CPU)
 
 
 def fingerprints(batch: CrystalBatch) -> list[list[object]]:

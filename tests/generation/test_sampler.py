@@ -15,8 +15,9 @@ from crystalsmith.elements import MASK
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision, is_out_of_memory
+from crystalsmith.generation.making import make_request
 from crystalsmith.generation.progress import Silent
-from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.request import Request
 
 CPU = torch.device("cpu")
 
@@ -149,11 +150,11 @@ def test_out_of_memory_halves_the_batch_and_goes_on(model, monkeypatch, error):
     request, sizes, real = make_request(model, num=20, seed=3, steps=2), [], sampler.sample_batch
     expected = in_batches(model, request, 4)
 
-    def limited(model, request, indices, *rest):
-        sizes.append(len(indices))
-        if len(indices) > 4:
+    def limited(model, sampling, plans, *rest):
+        sizes.append(len(plans))
+        if len(plans) > 4:
             raise error
-        return real(model, request, indices, *rest)
+        return real(model, sampling, plans, *rest)
 
     monkeypatch.setattr(sampler, "sample_batch", limited)
     made = list(sampler.finished_batches(model, request, CPU, Silent(), batch_size=16))

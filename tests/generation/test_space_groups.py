@@ -15,10 +15,21 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
+from crystalsmith.generation.making import make_request
+from crystalsmith.generation.plans.plan import Arrangement, Plan
+from crystalsmith.generation.plans.templates import (
+    Limits,
+    _number_of_ways,
+    arranged,
+    as_known,
+    assign,
+    follows,
+    weights,
+)
 from crystalsmith.generation.progress import Silent
-from crystalsmith.generation.request import Request, make_request
+from crystalsmith.generation.request import Request
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.space_groups import _ways, as_known, assign, follows, make_space_groups
+from crystalsmith.generation.space_groups import make_space_groups
 from crystalsmith.generation.steering import Steering
 from crystalsmith.symmetry.groups import space_group
 from crystalsmith.symmetry.wyckoff import bundled_templates
@@ -37,11 +48,15 @@ def crystals(model, num, num_atoms=None, solver="ancestral", **steering):
     return request, [crystal for item in made for crystal in item.batch.crystals()]
 
 
+def arrangements(request, indices) -> list[Arrangement]:
+    return [request.plan(i).arrangement for i in indices]
+
+
 @pytest.mark.parametrize("solver", ["ancestral", "multistep,remask=1", "heun", "predictor_corrector,remask=1"])
 def test_an_untrained_network_keeps_the_space_group(model, solver) -> None:
     request, made = crystals(model, 24, solver=solver, space_group="75-230")
     kept = collections.Counter()
-    for one, (frac, cell, numbers) in zip(request.arrangements(range(24)), made, strict=True):
+    for one, (frac, cell, numbers) in zip(arrangements(request, range(24)), made, strict=True):
         assert len(numbers) == sum(one.sizes)
         orbits = {tuple(numbers[one.sites.first == k]) for k in set(one.sites.first.tolist())}
         assert all(len(set(orbit)) == 1 for orbit in orbits)
@@ -54,7 +69,7 @@ def test_an_untrained_network_keeps_the_space_group(model, solver) -> None:
 
 def test_sizes_elements_and_space_groups_hold_together(model) -> None:
     request, made = crystals(model, 32, "4-8", space_group="cubic,62", chemical_system="Li-Fe-O", require_all=True)
-    for one, (_, _, numbers) in zip(request.arrangements(range(32)), made, strict=True):
+    for one, (_, _, numbers) in zip(arrangements(request, range(32)), made, strict=True):
         assert one.template.number == 62 or one.template.number >= 195
         assert len(numbers) in {4, 7}  # the model's own numbers within the range
         assert set(numbers.tolist()) == {3, 8, 26}
@@ -71,23 +86,25 @@ def test_formulas_fall_on_whole_orbits(model) -> None:
 
 def test_every_way_of_placing_a_composition_is_equally_likely() -> None:
     orbits, counts = (1, 1, 2, 2), ((3, 3), (8, 3))
-    assert _ways(orbits, counts) == 4
+    assert _number_of_ways(orbits, counts) == 4
     seen = collections.Counter(assign(orbits, counts, (k + 0.5) / 400) for k in range(400))
     assert set(seen.values()) == {100}
     for elements in seen:
         assert sum(n for n, z in zip(orbits, elements, strict=True) if z == 3) == 3
-    assert _ways((2, 2), ((3, 3), (8, 1))) == 0
+    assert _number_of_ways((2, 2), ((3, 3), (8, 1))) == 0
 
 
 def test_templates_are_drawn_as_often_as_they_were_seen() -> None:
     groups = make_space_groups("225", None)
     known = groups.templates
-    weights = groups.weights(None, 0, ())
-    drawn = collections.Counter(groups.arrangement(3, i, None, 0, ()).template for i in range(2000))
-    commonest = max(weights, key=weights.__getitem__)
-    share = weights[commonest] / sum(weights.values())
+    found = weights(Limits(groups, None, 0, ()))
+    drawn = collections.Counter(
+        arranged(Plan(3, i), Limits(groups, None, 0, ())).arrangement.template for i in range(2000)
+    )
+    commonest = max(found, key=found.__getitem__)
+    share = found[commonest] / sum(found.values())
     assert drawn[commonest] / 2000 == pytest.approx(share, abs=4 * (share * (1 - share) / 2000) ** 0.5)
-    sized = groups.weights({4: 3.0, 10: 1.0}, 0, ())
+    sized = weights(Limits(groups, ((4, 3.0), (10, 1.0)), 0, ()))
     totals = collections.Counter()
     for template, weight in sized.items():
         totals[known.size(template)] += weight
@@ -99,9 +116,9 @@ def test_a_request_survives_json_and_a_crystal_depends_on_its_index_alone(model)
 
     request = make_request(model, num=9, steps=3, solver="ancestral", steering=Steering(space_group="cubic"))
     again = Request.from_dict(json.loads(json.dumps(request.to_dict())))
-    assert again.arrangements([5])[0].template == request.arrangements([5])[0].template
-    alone = sampler.sample_batch(model, again, [5], CPU)
-    together = sampler.sample_batch(model, request, range(9), CPU).select([5])
+    assert again.plan(5) == request.plan(5)
+    alone = sampler.sample_batch(model, again.sampling, again.plans([5]), CPU)
+    together = sampler.sample_batch(model, request.sampling, request.plans(range(9)), CPU).select([5])
     torch.testing.assert_close(alone.frac_coords, together.frac_coords, atol=1e-4, rtol=0)
     assert torch.equal(alone.atomic_numbers, together.atomic_numbers)
 
@@ -153,7 +170,7 @@ def test_the_orbits_of_a_known_crystal(model, tmp_path) -> None:
     crystal = Structure.from_spacegroup("Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], places)
     (crystal * (2, 1, 1)).to(filename=str(tmp_path / "known.cif"))
     request, made = crystals(model, 6, templates=str(tmp_path / "known.cif"), require="O")
-    for one, (_, _, numbers) in zip(request.arrangements(range(6)), made, strict=True):
+    for one, (_, _, numbers) in zip(arrangements(request, range(6)), made, strict=True):
         assert one.template.number == 221
         assert sorted(one.sizes) == [1, 1, 3]
         assert 8 in numbers
@@ -163,7 +180,7 @@ def test_a_target_space_group_is_kept(conditional) -> None:
     """Each crystal has its own; one that no template has is only steered."""
     model = load_model(conditional)
     request = make_request(model, num=4, steering=Steering(properties=["space_group=225,62,230"]))
-    numbers = [one.template.number for one in request.arrangements(range(4))]
+    numbers = [one.template.number for one in arrangements(request, range(4))]
     assert [numbers[0], numbers[1], numbers[3]] == [225, 62, 225]
     assert (230 in {t.number for t in request.space_groups.templates.counts}) == (numbers[2] == 230)
     free = make_request(model, num=4, steering=Steering(properties=["space_group=225"], space_group="free"))
@@ -175,7 +192,7 @@ def test_a_target_space_group_is_kept(conditional) -> None:
 def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
     steering = Steering(properties=["chemical_system=Ba-Ti-O,Li-O"], space_group="any")
     request = make_request(load_model(conditional), num=40, steering=steering)
-    orbits = [len(one.sizes) for one in request.arrangements(range(40))]
+    orbits = [len(one.sizes) for one in arrangements(request, range(40))]
     assert min(orbits[0::2]) >= 3
     assert min(orbits[1::2]) == 2
 
@@ -183,7 +200,7 @@ def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
 def test_a_composition_takes_its_likeliest_arrangements_in_turn(model) -> None:
     formula = {"formula": "SrTiO3", "formula_units": "1-2"}
     request = make_request(model, num=40, steps=3, solver="ancestral", steering=Steering(space_group="any", **formula))
-    small, large = request.arrangements(range(0, 40, 2)), request.arrangements(range(1, 40, 2))
+    small, large = arrangements(request, range(0, 40, 2)), arrangements(request, range(1, 40, 2))
     assert {sum(one.sizes) for one in small} == {5}
     assert {sum(one.sizes) for one in large} == {10}
     assert small[0].template.number == 221
@@ -194,8 +211,8 @@ def test_a_composition_takes_its_likeliest_arrangements_in_turn(model) -> None:
         assert all(c[8] == 3 * c[22] == 3 * c[38] for c in counted)
     steering = Steering(compositions=("NaCl", "CsCl"), samples=200, space_group="any")
     again = make_request(model, num=400, steps=3, solver="ancestral", steering=steering)
-    salts = [(one.template, one.elements) for one in again.arrangements(range(0, 400, 2))]
-    assert [again.arrangements([k])[0].template.number for k in (0, 1)] == [225, 221]
+    salts = [(one.template, one.elements) for one in arrangements(again, range(0, 400, 2))]
+    assert [one.template.number for one in arrangements(again, (0, 1))] == [225, 221]
     turns = len(set(salts))
     assert 20 < turns < 200
     assert salts[turns:] == salts[: 200 - turns]  # from the first again
@@ -207,11 +224,11 @@ def test_without_learning_a_composition_is_placed_as_in_known_crystals_of_such_c
     alone.write_text(bundled_templates().to_json(), encoding="utf-8")
     groups = make_space_groups("221", str(alone))
     counts = ((8, 3), (22, 1), (38, 1))
-    weights = groups.weights(None, 0, counts)
-    assert weights
+    found = weights(Limits(groups, None, 0, counts))
+    assert found
     known = groups.templates
-    assert all(follows(t, known.orbit_sizes(t), counts) for t in weights)
-    drawn = [groups.arrangement(0, i, None, 0, counts) for i in range(60)]
+    assert all(follows(t, known.orbit_sizes(t), counts) for t in found)
+    drawn = [arranged(Plan(0, i, counts=counts), Limits(groups, None, 0, counts)).arrangement for i in range(60)]
     assert all(sorted(collections.Counter(one.numbers()).items()) == sorted(counts) for one in drawn)
     perovskites = {one.template.letters: set() for one in drawn}
     for one in drawn:
@@ -220,7 +237,7 @@ def test_without_learning_a_composition_is_placed_as_in_known_crystals_of_such_c
     assert {as_known("AB", ((3, 1), (8, 1)), u) for u in (0.2, 0.8)} == {(3, 8), (8, 3)}
     # Counts that no crystal of the group has are laid on any orbits that hold them.
     odd = ((3, 7), (8, 1))
-    assert not any(follows(t, known.orbit_sizes(t), odd) for t in groups.weights(None, 0, odd))
+    assert not any(follows(t, known.orbit_sizes(t), odd) for t in weights(Limits(groups, None, 0, odd)))
 
 
 def test_symbols_name_all_space_groups_as_people_write_them() -> None:

@@ -15,8 +15,9 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.errors import InputError
 from crystalsmith.generation import sampler
 from crystalsmith.generation.loaded import load
+from crystalsmith.generation.making import make_request, warnings_of
 from crystalsmith.generation.progress import Silent
-from crystalsmith.generation.request import Request, make_request, warnings_of
+from crystalsmith.generation.request import Request
 from crystalsmith.generation.rules import parse_formula
 from crystalsmith.generation.steering import Steering
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 import torch
 
 from crystalsmith.checkpoints.find import load_model
+from crystalsmith.contracts import Conditions, Scores
+from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.generation.loaded import load
-from crystalsmith.generation.request import Request, make_request, warnings_of
+from crystalsmith.generation.making import make_request, warnings_of
+from crystalsmith.generation.plans.plan import Plan, Value
+from crystalsmith.generation.plans.targets import targeted
+from crystalsmith.generation.request import Request
 from crystalsmith.generation.run import Options, generate
+from crystalsmith.generation.setting import follow
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets
 
@@ -30,28 +37,42 @@ def one(model, text: str, **more) -> Targets:
     return targets
 
 
+def values(targets: Targets, seed: int, indices: Iterable[int]) -> list[Value]:
+    return [targeted(Plan(seed, i), targets).targets[0][1] for i in indices]
+
+
+def seen(model, text: str, indices: Iterable[int], **more) -> Conditions:
+    """What a denoiser is told of the targets of some crystals."""
+    told = []
+
+    def denoiser(batch, t, conditions=None):
+        told.append(conditions)
+        return Scores(batch.frac_coords, batch.cell, torch.zeros(len(batch.atomic_numbers), 101))
+
+    request = make_request(model, num=2, num_atoms=1, steering=Steering(properties=[text], guidance=1.0))
+    plans = request.plans(indices)
+    batch = CrystalBatch.from_arrays([([[0.0] * 3], np.eye(3), [1])] * len(plans))
+    follow(denoiser, model, request.sampling, plans, torch.device("cpu"))(batch, torch.ones(len(plans)))
+    return told[0]
+
+
 def test_values_are_taken_in_turn(model) -> None:
-    targets = one(model, "band_gap=1,2,3")
-    assert [row["target_band_gap"] for row in targets.rows(0, range(5))] == [1, 2, 3, 1, 2]
-    systems = one(model, "chemical_system=Li-Fe-O,Na-Cl").conditions(0, [0, 1], "cpu")["chemical_system"]
+    assert values(one(model, "band_gap=1,2,3"), 0, range(5)) == [1, 2, 3, 1, 2]
+    systems = seen(model, "chemical_system=Li-Fe-O,Na-Cl", [0, 1])["chemical_system"]
     assert [np.flatnonzero(row).tolist() for row in systems.numpy()] == [[3, 8, 26], [11, 17]]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_ranges_are_drawn_evenly_and_by_index_alone(model, seed: int) -> None:
+def test_ranges_are_drawn_evenly(model, seed: int) -> None:
     indices = range(2000)
-    drawn = [row["target_band_gap"] for row in one(model, "band_gap=0.5..3").rows(seed, indices)]
+    drawn = values(one(model, "band_gap=0.5..3"), seed, indices)
     assert 0.5 <= min(drawn) < 0.52
     assert 2.98 < max(drawn) <= 3
     assert abs(np.mean(drawn) - 1.75) < 0.05
-    assert one(model, "band_gap=0.5..3").rows(seed, [7, 1999]) == [
-        {"target_band_gap": drawn[7]},
-        {"target_band_gap": drawn[1999]},
-    ]
-    logs = np.log10([row["target_bulk_modulus"] for row in one(model, "bulk_modulus=1..1000").rows(seed, indices)])
+    logs = np.log10(values(one(model, "bulk_modulus=1..1000"), seed, indices))
     assert abs(np.mean(logs) - 1.5) < 0.06
-    groups = {row["target_space_group"] for row in one(model, "space_group=221..230").rows(seed, indices)}
-    assert groups == set(range(221, 231))
+    groups = values(one(model, "space_group=221..230"), seed, indices)
+    assert set(groups) == set(range(221, 231))
 
 
 def test_other_names_of_a_property_are_understood(model) -> None:
@@ -164,4 +185,4 @@ def test_guidance_away_from_a_chemical_system_stays_finite(conditional) -> None:
 
 
 def test_missing_targets_are_unconditional(model) -> None:
-    assert math.isnan(float(one(model, "band_gap=1,").conditions(0, [1])["band_gap"]))
+    assert math.isnan(float(seen(model, "band_gap=1,", [1])["band_gap"]))

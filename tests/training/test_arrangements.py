@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from crystalsmith.checkpoints.arrangements import FILE, load_arrangements
 from crystalsmith.cli.main import app
 from crystalsmith.errors import InputError
+from crystalsmith.generation.plans.plan import Plan
+from crystalsmith.generation.plans.templates import Limits, arranged
 from crystalsmith.generation.space_groups import make_space_groups
 from crystalsmith.symmetry.wyckoff import read_templates
 from crystalsmith.training.arrangements import Settings, train_arrangements
@@ -58,7 +60,8 @@ def test_a_planted_rule_is_learned_and_serves_generation(planted, tmp_path) -> N
 
 
 def _first(groups, elements) -> int:
-    return groups.arrangement(0, 0, None, 0, tuple((z, 1) for z in sorted(elements))).template.number
+    counts = tuple((z, 1) for z in sorted(elements))
+    return arranged(Plan(0, 0, counts=counts), Limits(groups, None, 0, counts)).arrangement.template.number
 
 
 def test_the_command_prints_what_was_learned(planted, tmp_path) -> None:

@@ -24,7 +24,7 @@ from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 from crystalsmith.generation.describe import Crystal, describe
 from crystalsmith.generation.device import choose_device, choose_precision
 from crystalsmith.generation.folder import OutputFolder
-from crystalsmith.generation.request import make_request
+from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import crystals_of, sample_batch
 from crystalsmith.generation.steering import Steering
 from crystalsmith.network.registry import PRESETS, build_network
@@ -41,12 +41,12 @@ imported = time.perf_counter()
 from crystalsmith.checkpoints.find import load_model
 model = load_model(sys.argv[1], sys.argv[2])
 loaded = time.perf_counter()
-from crystalsmith.generation.request import make_request
+from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import sample_batch
 from crystalsmith.generation.steering import Steering
 request = make_request(model, num=16, seed=0, num_atoms=None, solver="ancestral", steps=1, precision=sys.argv[3],
                        steering=Steering())
-sample_batch(model, request, range(16), torch.device(sys.argv[2]))
+sample_batch(model, request.sampling, request.plans(range(16)), torch.device(sys.argv[2]))
 print(json.dumps({"import_s": imported - began, "load_s": loaded - imported,
                   "first_step_s": time.perf_counter() - loaded}))
 """
@@ -133,11 +133,12 @@ def _generation(model: Model, num: int, precision: str, device: torch.device, sc
         )
 
     usual, short = request(None), request(_STEPS)
-    sample_batch(model, request(1), range(num), device)
+    plans = usual.plans(range(num))
+    sample_batch(model, request(1).sampling, plans, device)
     began = time.perf_counter()
-    batch = sample_batch(model, short, range(num), device)
+    batch = sample_batch(model, short.sampling, plans, device)
     step = (time.perf_counter() - began) / _STEPS
-    made = crystals_of(batch, short, range(num), model.metadata.elements)
+    made = crystals_of(batch, plans, model.metadata.elements)
     writing = _writing(made, scratch / f"crystals-{num}")
     seconds = step * usual.steps + writing
     return {

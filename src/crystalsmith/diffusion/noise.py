@@ -8,7 +8,7 @@ easy as 1, 2, 3", SC 2011) is evaluated with 64-bit integer tensor operations, e
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +22,14 @@ _ROUNDS = 10
 FIELD_COORDINATES, FIELD_CELL, FIELD_SPECIES, FIELD_USER = 0, 1, 2, 16
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four words of randomness from four counter words and two key words, all held in int64."""
+ATTEMPT_SHIFT = 16
+"""The upper half of the field's word counts the attempts at a crystal, each with random numbers of its own."""
+
+Word = TypeVar("Word", int, Tensor)
+
+
+def philox(counter: tuple[Word, Word, Word, Word], key: tuple[int, int]) -> tuple[Word, Word, Word, Word]:
+    """Philox4x32-10: four words of randomness from four counter words and two key words, of int64 tensors or ints."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -87,9 +93,17 @@ class CrystalNoise:
         indices: ``(B,)`` int64, the index of each crystal within the request.
         num_atoms: ``(B,)`` int64.
         dtype: precision of the normals.
+        attempts: ``(B,)`` int64, how many times each crystal was made before; 0 for all if None.
     """
 
-    def __init__(self, seed: int, indices: Tensor, num_atoms: Tensor, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        seed: int,
+        indices: Tensor,
+        num_atoms: Tensor,
+        dtype: torch.dtype = torch.float32,
+        attempts: Tensor | None = None,
+    ) -> None:
         device = num_atoms.device
         self.key = _key(seed)
         self.dtype = dtype
@@ -98,7 +112,9 @@ class CrystalNoise:
         crystals = torch.arange(len(num_atoms), device=device)
         batch_index = torch.repeat_interleave(crystals, num_atoms, output_size=total)
         first = torch.cumsum(num_atoms, 0) - num_atoms
-        self.atom_crystal = self.crystal[batch_index]
+        attempts = torch.zeros_like(self.crystal) if attempts is None else attempts.to(self.crystal)
+        self.attempt = attempts << ATTEMPT_SHIFT
+        self.atom_crystal, self.atom_attempt = self.crystal[batch_index], self.attempt[batch_index]
         self.atom_position = torch.arange(total, device=device) - first[batch_index]
 
     def at(self, step: int, stage: int) -> Draw:
@@ -110,13 +126,12 @@ class _CrystalDraw:
         self.noise = noise
         self.label = (step << 4) | stage
 
-    def _words(self, crystal: Tensor, position: Tensor, field: int) -> tuple[Tensor, ...]:
+    def _words(self, crystal: Tensor, attempt: Tensor, position: Tensor, field: int) -> tuple[Tensor, ...]:
         label = torch.full_like(position, self.label)
-        return philox((position, label, torch.full_like(position, field), crystal & _WORD), self.noise.key)
+        return philox((position, label, attempt + field, crystal & _WORD), self.noise.key)
 
     def atoms(self) -> Tensor:
-        position, crystal = self.noise.atom_position, self.noise.atom_crystal
-        w0, w1, w2, w3 = self._words(crystal, position, FIELD_COORDINATES)
+        w0, w1, w2, w3 = self._of_atoms(FIELD_COORDINATES)
         radius, angle = _polar(w0, w1)
         radius2, angle2 = _polar(w2, w3)
         z = torch.stack([radius * angle.cos(), radius * angle.sin(), radius2 * angle2.cos()], dim=-1)
@@ -125,7 +140,8 @@ class _CrystalDraw:
     def cell(self) -> Tensor:
         crystals = len(self.noise.crystal)
         position = torch.arange(3, device=self.noise.crystal.device).repeat(crystals)
-        w0, w1, w2, w3 = self._words(self.noise.crystal.repeat_interleave(3), position, FIELD_CELL)
+        crystal, attempt = (x.repeat_interleave(3) for x in (self.noise.crystal, self.noise.attempt))
+        w0, w1, w2, w3 = self._words(crystal, attempt, position, FIELD_CELL)
         radius, angle = _polar(w0, w1)
         radius2, angle2 = _polar(w2, w3)
         z = torch.stack([radius * angle.cos(), radius * angle.sin(), radius2 * angle2.cos()], dim=-1)
@@ -135,7 +151,11 @@ class _CrystalDraw:
         return sample_by_uniform(log_probs, self.uniform(word))
 
     def uniform(self, word: int) -> Tensor:
-        return _unit(self._words(self.noise.atom_crystal, self.noise.atom_position, FIELD_SPECIES)[word])
+        return _unit(self._of_atoms(FIELD_SPECIES)[word])
+
+    def _of_atoms(self, field: int) -> tuple[Tensor, ...]:
+        noise = self.noise
+        return self._words(noise.atom_crystal, noise.atom_attempt, noise.atom_position, field)
 
 
 def _polar(word: Tensor, word2: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +177,12 @@ def crystal_uniform(seed: int, indices: Tensor, field: int) -> Tensor:
     zero = torch.zeros_like(indices)
     words = philox((zero, zero, torch.full_like(indices, FIELD_USER + field), indices & _WORD), _key(seed))
     return _unit(words[0])
+
+
+def crystal_number(seed: int, index: int, field: int, attempt: int = 0) -> float:
+    """The number that :func:`crystal_uniform` has for one crystal, and others for further attempts at it."""
+    words = philox((0, 0, FIELD_USER + field + (attempt << ATTEMPT_SHIFT), index & _WORD), _key(seed))
+    return (words[0] + 0.5) * 2.0**-32
 
 
 class GlobalNoise:

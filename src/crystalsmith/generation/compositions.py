@@ -1,4 +1,4 @@
-"""A list of compositions to predict structures for: where it is read, and which crystal gets which."""
+"""A list of compositions to predict structures for, and where it is read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from crystalsmith.data.delimited import Delimited, find_column, value_of
 from crystalsmith.data.rows import row_id
 from crystalsmith.data.tables import CIF_NAMES
-from crystalsmith.diffusion.composition import CountBounds
-from crystalsmith.elements import SYMBOLS, symbol
+from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.num_atoms import Histogram, whole_number
 from crystalsmith.generation.rules import parse_formula, parse_formula_units
@@ -29,7 +26,7 @@ MAX_COMPOSITIONS = 1_000_000
 
 @dataclass(frozen=True)
 class Compositions:
-    """C compositions, taken in turn: crystal i is sample ``i // C + 1`` of composition ``i % C``.
+    """C compositions, taken in turn (:func:`generation.plans.compositions.composed`).
 
     Attributes:
         ids: unique names; a score finds the true structure by them.
@@ -51,49 +48,12 @@ class Compositions:
             tuple(ids[k] for k in places), tuple(formulas[k] for k in places), tuple(units[k] for k in places)
         )
 
-    def counts(self, index: int) -> dict[int, int]:
-        """Atomic number -> atoms of crystal ``index``."""
-        place = index % len(self)
-        return {z: n * self.units_of(index) for z, n in _counts(self.formulas[place])}
-
-    def units_of(self, index: int) -> int:
-        """Formula units of crystal ``index``."""
-        units = self.units[index % len(self)]
-        return units[index // len(self) % len(units)]
-
-    def sample(self, index: int) -> int:
-        """How many crystals of the same composition and size come before crystal ``index``."""
-        return index // len(self) // len(self.units[index % len(self)])
-
-    def sizes(self, indices: Sequence[int]) -> list[int]:
-        """Atoms of crystals ``indices``."""
-        return [sum(self.counts(i).values()) for i in indices]
-
-    def numbers(self, indices: Sequence[int]) -> Tensor:
-        """``(N,)`` atomic numbers of crystals ``indices``, for models that are given the elements."""
-        return torch.tensor([z for i in indices for z, n in self.counts(i).items() for _ in range(n)])
-
-    def bounds(self, indices: Sequence[int]) -> CountBounds:
-        """Exactly these counts, for models that choose the elements."""
-        exact = torch.zeros(len(indices), len(SYMBOLS), dtype=torch.int64)
-        for row, index in enumerate(indices):
-            for z, n in self.counts(index).items():
-                exact[row, z - 1] = n
-        return CountBounds(exact, exact.clone())
-
-    def facts(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Columns of the table of results: ``target``, ``sample`` (from 1) and ``formula_units``."""
-        return [
-            {"target": self.ids[i % len(self)], "sample": i // len(self) + 1, "formula_units": self.units_of(i)}
-            for i in indices
-        ]
-
     def histogram(self) -> Histogram:
         """Number of atoms -> share of the cells asked for."""
         sizes: dict[int, float] = {}
         for formula, units in zip(self.formulas, self.units, strict=True):
             for unit in units:
-                n = unit * sum(count for _, count in _counts(formula))
+                n = unit * sum(count for _, count in formula_counts(formula))
                 sizes[n] = sizes.get(n, 0.0) + 1.0 / (len(units) * len(self))
         return dict(sorted(sizes.items()))
 
@@ -105,7 +65,8 @@ class Compositions:
 
 
 @lru_cache(maxsize=65536)
-def _counts(formula: str) -> tuple[tuple[int, int], ...]:
+def formula_counts(formula: str) -> tuple[tuple[int, int], ...]:
+    """Atomic number and count of each element of a formula unit, by number."""
     return tuple(sorted(parse_formula(formula).items()))
 
 
@@ -143,7 +104,7 @@ def make_compositions(
         found = found.select(chosen)
     known = set(elements)
     for name, formula in zip(found.ids, found.formulas, strict=True):
-        if outside := [z for z, _ in _counts(formula) if z not in known]:
+        if outside := [z for z, _ in formula_counts(formula) if z not in known]:
             raise InputError(f"--compositions, {name}: the model does not know {symbol(outside[0])}; leave it out.")
     return found
 
@@ -198,7 +159,7 @@ def _table(path: Path) -> list[tuple[str, str, tuple[int, ...]]] | None:
 
 def _units(row: Mapping[str, str], formula: str) -> tuple[int, ...]:
     """Formula units per cell: as the row says, or by its number of atoms; the formula as written is the cell if not."""
-    size = sum(count for _, count in _counts(formula))
+    size = sum(count for _, count in formula_counts(formula))
     units = parse_formula_units(row["formula_units"]) if row.get("formula_units") else None
     written = value_of(row, SIZE_COLUMNS)
     if written is None:
@@ -213,7 +174,7 @@ def _unique(entries: Sequence[tuple[str, str, tuple[int, ...]]]) -> Compositions
     seen: dict[str, int] = {}
     names = []
     for name, formula, _ in entries:
-        _counts(formula)
+        formula_counts(formula)
         seen[name] = seen.get(name, 0) + 1
         names.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return Compositions(tuple(names), tuple(e[1] for e in entries), tuple(e[2] for e in entries))

@@ -190,8 +190,8 @@ class LoadedModel:
 
         from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
         from crystalsmith.generation.device import choose_batch_size
+        from crystalsmith.generation.making import make_request, number_of, warnings_of
         from crystalsmith.generation.progress import reporter
-        from crystalsmith.generation.request import make_request, number_of, warnings_of
         from crystalsmith.generation.sampler import finished_batches
 
         request = make_request(
@@ -237,7 +237,7 @@ class GeneratedCrystals(Sequence["Structure"]):
         self._elements = loaded.model.metadata.elements
         self.request = request
         self.seconds = seconds
-        self._crystals = crystals_of(batch, request, range(request.num), self._elements)
+        self._crystals = crystals_of(batch, request.plans(range(request.num)), self._elements)
         good = [k for k, crystal in enumerate(self._crystals) if crystal.failure is None]
         self.indices: tuple[int, ...] = tuple(good)
         self.batch = batch if len(good) == len(batch) else batch.select(good)
@@ -308,7 +308,7 @@ class GeneratedCrystals(Sequence["Structure"]):
         settings: dict[str, Any] = self.request.to_dict() | {"batch_size": self.request.num, "trajectories": False}
         loaded = self._loaded
         head = manifest_head(loaded.model, model_source(loaded.source), loaded.weights_sha256, settings)
-        columns = list(self.request.facts([0])[0])
+        columns = list(self.request.plan(0).columns())
         output = OutputFolder.create(Path(folder), head | {"columns": columns})
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")

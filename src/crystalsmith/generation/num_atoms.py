@@ -1,4 +1,4 @@
-"""How many atoms each crystal gets: histograms, ranges, files, and the draw from them."""
+"""How many atoms crystals shall have: histograms, ranges, files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from crystalsmith.data.delimited import Delimited
-from crystalsmith.diffusion.noise import crystal_uniform
 from crystalsmith.errors import InputError
 from crystalsmith.schema import read_json
 
 Histogram = dict[int, float]
 """Number of atoms to relative weight."""
-
-FIELD_NUM_ATOMS = 0
-"""The field of the crystal's random stream that decides its number of atoms."""
 
 MAX_ATOMS = 10_000
 """Most atoms of a crystal; networks were trained on tens, and memory grows with the square."""
@@ -110,12 +103,3 @@ def check_histogram(histogram: Mapping[int, float], where: str) -> Histogram:
     if not total > 0:
         raise InputError(f"{where} holds no number of atoms with a weight above 0; {_HOW}.")
     return {int(n): histogram[n] / total for n in sorted(histogram) if histogram[n] > 0}
-
-
-def draw_num_atoms(histogram: Histogram, seed: int, indices: Tensor) -> Tensor:
-    """``(B,)`` int64, the number of atoms of crystals ``indices``: a pure function of seed, index and histogram."""
-    sizes = torch.tensor(list(histogram), dtype=torch.int64)
-    cumulative = torch.tensor(list(histogram.values()), dtype=torch.float64).cumsum(0)
-    uniform = crystal_uniform(seed, indices.cpu(), FIELD_NUM_ATOMS)
-    place = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
-    return sizes[place.clamp(max=len(sizes) - 1)]

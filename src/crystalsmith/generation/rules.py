@@ -1,17 +1,13 @@
-"""What a request says about elements: systems, lists, formulas; and the counts per crystal that follow."""
+"""What a request says about elements: systems, lists, formulas."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from crystalsmith.diffusion.composition import CountBounds
-from crystalsmith.elements import SYMBOLS, parse_chemical_system, symbol
+from crystalsmith.elements import parse_chemical_system, symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.num_atoms import Histogram
 
@@ -38,32 +34,6 @@ class Rules:
     def formula_size(self) -> int:
         """Atoms of one formula unit."""
         return sum(count for _, count in self.formula)
-
-    def units(self, indices: Iterable[int]) -> list[int]:
-        """Formula units of crystals ``indices``."""
-        return [self.formula_units[i % len(self.formula_units)] for i in indices]
-
-    def bounds(self, num_atoms: Tensor) -> CountBounds:
-        """The counts that crystals of ``num_atoms (B,)`` must keep, on the CPU."""
-        sizes = num_atoms.cpu()
-        low = torch.zeros(len(sizes), len(SYMBOLS), dtype=torch.int64)
-        high = torch.zeros_like(low)
-        if self.formula:
-            for z, count in self.formula:
-                low[:, z - 1] = high[:, z - 1] = count * (sizes // self.formula_size)
-            return CountBounds(low, high)
-        high[:, torch.tensor(self.allowed) - 1] = sizes.unsqueeze(-1)
-        if self.required:
-            low[:, torch.tensor(self.required) - 1] = 1
-        return CountBounds(low, high)
-
-    def numbers(self, num_atoms: Tensor) -> Tensor:
-        """``(N,)`` atomic numbers of crystals of the formula, for models that are given the elements."""
-        parts = [
-            torch.tensor([z for z, count in self.formula for _ in range(count * (n // self.formula_size))])
-            for n in num_atoms.tolist()
-        ]
-        return torch.cat(parts).to(torch.int64)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Rules:

@@ -17,9 +17,10 @@ from crystalsmith.errors import InputError
 from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
 from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
+from crystalsmith.generation.making import make_request, number_of, warnings_of
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
-from crystalsmith.generation.request import Request, make_request, number_of, warnings_of
+from crystalsmith.generation.request import Request
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
@@ -149,7 +150,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
     head = manifest_head(model, name, digest, settings)
-    columns = list(request.facts([0])[0])
+    columns = list(request.plan(0).columns())
     folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
     return _Session(model, request, device, folder, options.compile)
 
@@ -227,7 +228,7 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
     )
 
     def write(made: FinishedBatch) -> None:
-        described, films = _describe(made, model, request)
+        described, films = _describe(made, model)
         if made.batch_size != settings["batch_size"]:
             settings.update(batch_size=made.batch_size, batch_size_asked=settings["batch_size"])
         folder.commit(made.stop, described, made.seconds, films)
@@ -247,8 +248,8 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
                     last.result()
 
 
-def _describe(made: FinishedBatch, model: Model, request: Request) -> tuple[list[Description], list[str] | None]:
-    crystals = crystals_of(made.batch, request, range(made.start, made.stop), model.metadata.elements)
+def _describe(made: FinishedBatch, model: Model) -> tuple[list[Description], list[str] | None]:
+    crystals = crystals_of(made.batch, made.plans, model.metadata.elements)
     films = None if made.recorder is None else made.recorder.films(crystals)
     return [describe(crystal) for crystal in crystals], films
 

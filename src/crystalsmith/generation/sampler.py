@@ -15,14 +15,15 @@ from torch import Tensor
 from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch, wrap
 from crystalsmith.diffusion.guidance import allow_elements, sharpen_species
-from crystalsmith.diffusion.noise import CrystalNoise
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
 from crystalsmith.generation.describe import Crystal
 from crystalsmith.generation.device import is_out_of_memory
+from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.request import Request
-from crystalsmith.generation.setting import follow, num_steps, set_up
+from crystalsmith.generation.sampling import Sampling
+from crystalsmith.generation.setting import follow, noise_of, set_up
 from crystalsmith.generation.trajectory import Recorder
 
 if TYPE_CHECKING:
@@ -34,20 +35,26 @@ Callback = Callable[[int, CrystalBatch, CrystalBatch], None]
 
 @dataclass(frozen=True)
 class FinishedBatch:
-    """Crystals ``start`` to ``stop`` of a request, on the CPU, with what making them took.
+    """The crystals of some plans, on the CPU, with what making them took.
 
     Attributes:
+        plans: of the crystals, their indices one after another.
+        batch: the crystals.
         batch_size: the size in force, smaller than the one asked for after memory ran out.
         seconds: wall time of the sampling.
         recorder: the kept steps, if trajectories were asked for.
     """
 
-    start: int
-    stop: int
+    plans: list[Plan]
     batch: CrystalBatch
     batch_size: int
     seconds: float
     recorder: Recorder | None
+
+    @property
+    def stop(self) -> int:
+        """Index after the last crystal."""
+        return self.plans[-1].index + 1
 
 
 def finished_batches(
@@ -68,57 +75,56 @@ def finished_batches(
     Raises:
         InputError: if memory does not suffice for a single crystal.
     """
+    sampling = request.sampling
     model.network.to(device).eval()
     denoiser = _compiled(model, request, start, batch_size) if compiled else model.denoiser
     while start < request.num:
-        indices = range(start, min(start + batch_size, request.num))
-        steps = num_steps(request)
+        plans = request.plans(range(start, min(start + batch_size, request.num)))
+        stop, steps = start + len(plans), sampling.num_steps
         recorder = Recorder(steps) if trajectories else None
         began = time.perf_counter()
-        callback = _callback(reporter, recorder, indices, steps)
-        batch = _try_batch(model, request, indices, device, callback, denoiser)
+        callback = _callback(reporter, recorder, range(start, stop), steps)
+        batch = _try_batch(model, sampling, plans, device, callback, denoiser)
         if batch is None:
-            batch_size = _halved(len(indices), request, start)
+            batch_size = _halved(plans)
             reporter.message(f"Out of memory: going on with {batch_size} crystals at a time.")
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             if compiled:
                 denoiser = _compiled(model, request, start, batch_size)
             continue
-        yield FinishedBatch(start, indices.stop, batch, batch_size, time.perf_counter() - began, recorder)
-        start = indices.stop
+        yield FinishedBatch(plans, batch, batch_size, time.perf_counter() - began, recorder)
+        start = stop
 
 
 def sample_batch(
     model: Model,
-    request: Request,
-    indices: Sequence[int],
+    sampling: Sampling,
+    plans: Sequence[Plan],
     device: torch.device,
     callback: Callback | None = None,
     denoiser: Denoiser | None = None,
 ) -> CrystalBatch:
-    """The crystals ``indices`` of a request, on the CPU, coordinates wrapped and cells right-handed.
+    """The crystals of some plans of one request, on the CPU, coordinates wrapped and cells right-handed.
 
-    Every crystal is a function of (model, request, its index) alone, up to the rounding of sums whose order depends on
+    Every crystal is a function of (model, sampling, its plan) alone, up to the rounding of sums whose order depends on
     the batch; only the solver ``published``, which averages over the batch, is an exception. A crystal for which the
     network returned a number that is not finite comes back as NaN, without harm to the others. ``denoiser`` stands in
     for the model's own, which it must equal.
     """
-    number = torch.tensor(list(indices), dtype=torch.int64)
-    num_atoms = request.sizes(indices)
-    noise = CrystalNoise(request.seed, number.to(device), num_atoms.to(device))
+    noise = noise_of(plans, device)
     denoiser = denoiser or model.denoiser
-    if request.precision == "bf16":
+    if sampling.precision == "bf16":
         denoiser = _autocast(denoiser, device)
-    watch = _FiniteScores(sharpen_species(follow(denoiser, request, indices, device), request.temperature))
+    guided = follow(denoiser, model, sampling, plans, device)
+    watch = _FiniteScores(sharpen_species(guided, sampling.temperature))
     with torch.no_grad():
-        setting = set_up(model, request, indices, num_atoms, noise, device)
+        setting = set_up(model.process, sampling, plans, noise, device)
         if callback is not None:
             callback(-1, setting.first, setting.first)
         steered = setting.steer(allow_elements(watch, model.metadata.elements))
-        solver: Callable[..., CrystalBatch] = SOLVERS[request.solver]
-        times, settings = setting.times, request.solver_settings
-        result = solver(steered, setting.process, setting.first, times, noise, callback, **settings)
+        solver: Callable[..., CrystalBatch] = SOLVERS[sampling.solver]
+        result = solver(steered, setting.process, setting.first, setting.times, noise, callback, **sampling.settings)
         if setting.given is not None:
             result = setting.given.impose(result)
     return finish(result, watch.failed)
@@ -139,14 +145,12 @@ def finish(batch: CrystalBatch, failed: Tensor | None = None) -> CrystalBatch:
     return batch.replace(frac_coords=wrap(batch.frac_coords), cell=cell)
 
 
-def crystals_of(
-    batch: CrystalBatch, request: Request, indices: Sequence[int], elements: Sequence[int]
-) -> list[Crystal]:
-    """The crystals of a finished batch as plain arrays."""
+def crystals_of(batch: CrystalBatch, plans: Sequence[Plan], elements: Sequence[int]) -> list[Crystal]:
+    """The crystals of a finished batch as plain arrays, each with what its plan asked."""
     allowed = frozenset(elements)
     return [
-        Crystal(request.seed, index, frac, cell, numbers.astype(np.int64), allowed, facts)
-        for index, (frac, cell, numbers), facts in zip(indices, batch.crystals(), request.facts(indices), strict=True)
+        Crystal(plan.seed, plan.index, frac, cell, numbers.astype(np.int64), allowed, plan.columns())
+        for plan, (frac, cell, numbers) in zip(plans, batch.crystals(), strict=True)
     ]
 
 
@@ -184,11 +188,16 @@ def _autocast(denoiser: Denoiser, device: torch.device) -> Denoiser:
 
 
 def _try_batch(
-    model: Model, request: Request, indices: range, device: torch.device, callback: Callback, denoiser: Denoiser
+    model: Model,
+    sampling: Sampling,
+    plans: Sequence[Plan],
+    device: torch.device,
+    callback: Callback,
+    denoiser: Denoiser,
 ) -> CrystalBatch | None:
     """A finished batch, or None where memory ran out."""
     try:
-        return sample_batch(model, request, indices, device, callback, denoiser)
+        return sample_batch(model, sampling, plans, device, callback, denoiser)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -207,17 +216,16 @@ def _compiled(model: Model, request: Request, start: int, batch_size: int) -> De
     crystals = batch_size + 1  # one crystal at least is padding
     atoms = 0
     for first in range(start, request.num, batch_size):
-        sizes = request.sizes(range(first, min(first + batch_size, request.num)))
-        atoms = max(atoms, int(sizes.sum()) + crystals - len(sizes))
+        plans = request.plans(range(first, min(first + batch_size, request.num)))
+        atoms = max(atoms, sum(plan.num_atoms for plan in plans) + crystals - len(plans))
     return model.process.precondition(StaticDenoiser(model.network, atoms, crystals))
 
 
-def _halved(size: int, request: Request, start: int) -> int:
-    if size > 1:
-        return size // 2
-    atoms = int(request.sizes([start]))
+def _halved(plans: Sequence[Plan]) -> int:
+    if len(plans) > 1:
+        return len(plans) // 2
     raise InputError(
-        f"Memory does not suffice for crystal {start}, of {atoms} atoms, even alone; "
+        f"Memory does not suffice for crystal {plans[0].index}, of {plans[0].num_atoms} atoms, even alone; "
         "use a smaller --num-atoms, another --device or a smaller --model."
     )
 

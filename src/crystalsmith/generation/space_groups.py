@@ -1,36 +1,28 @@
-"""What a request says about symmetry: space groups, each crystal's Wyckoff template, who stands on its orbits."""
+"""What a request says about symmetry: space groups, and where their Wyckoff templates come from."""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from crystalsmith.cells import niggli_reduce, primitive_cell, right_handed
 from crystalsmith.checkpoints.arrangements import FILE as LEARNED
-from crystalsmith.checkpoints.arrangements import Arrangements, Choice, load_arrangements
+from crystalsmith.checkpoints.arrangements import Arrangements, load_arrangements
 from crystalsmith.data.sites import TEMPLATES
-from crystalsmith.diffusion.noise import crystal_uniform
-from crystalsmith.diffusion.orbit_counts import Counts, Ways, less
 from crystalsmith.errors import InputError
 from crystalsmith.generation.start import read_crystals
 from crystalsmith.symmetry.wyckoff import (
     TABLES,
-    Sites,
-    Template,
     Templates,
     bundled_templates,
     count_templates,
     read_templates,
     template_of,
-    totals,
 )
 
 CRYSTAL_SYSTEMS = {
@@ -46,47 +38,6 @@ CRYSTAL_SYSTEMS = {
 
 FREE = "free"
 """Asks for no space group, where a model's own choice is another."""
-
-LIKELY = 0.99
-"""Probability of the arrangements that a composition takes in turn."""
-
-FIELD_TEMPLATE, FIELD_ELEMENTS = 1024, 1025
-"""Fields of a crystal's random stream: its template; which elements stand on which orbits."""
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """The symmetry of one crystal before it is made.
-
-    Attributes:
-        template: its orbits.
-        sites: where their atoms may stand.
-        sizes: atoms of each orbit.
-        counts: the composition where it is given, or empty.
-        uniform: the number that decides which way it falls on the orbits, where nothing else does.
-        elements: atomic number of each orbit, where the choice of the template included it, or empty.
-    """
-
-    template: Template
-    sites: Sites
-    sizes: tuple[int, ...]
-    counts: Counts = ()
-    uniform: float = 0.0
-    elements: tuple[int, ...] = ()
-
-    def numbers(self) -> list[int]:
-        """The element of each atom for a model that is given them.
-
-        As was learned from known crystals; else as in those of this template, elements of equal counts in any order;
-        where none has these counts, each way to place them is equally likely.
-        """
-        if self.elements:
-            elements = self.elements
-        elif follows(self.template, self.sizes, self.counts):
-            elements = as_known(self.template.pattern, self.counts, self.uniform)
-        else:
-            elements = assign(self.sizes, self.counts, self.uniform)
-        return [z for z, size in zip(elements, self.sizes, strict=True) for _ in range(size)]
 
 
 @dataclass(frozen=True)
@@ -110,36 +61,6 @@ class SpaceGroups:
     def learned(self) -> Arrangements | None:
         """How compositions choose among them, where that was learned."""
         return _learned(self.file)
-
-    def weights(self, sizes: Mapping[int, float] | None, orbits: int, counts: Counts) -> dict[Template, float]:
-        """Templates that fit, with their weights: how many known crystals have them.
-
-        Args:
-            sizes: number of atoms to weight, or None for any number.
-            orbits: fewest orbits.
-            counts: the composition that must fit on whole orbits, or empty.
-        """
-        return _weights(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
-
-    def arrangement(
-        self, seed: int, index: int, sizes: Mapping[int, float] | None, orbits: int, counts: Counts, sample: int = 0
-    ) -> Arrangement:
-        """What crystal ``index`` gets; arguments as in :meth:`weights`, of which one at least must fit.
-
-        Templates are drawn as often as known crystals have them. A composition takes its arrangements in turn, the
-        ``sample``-th from 0, from the likeliest on, as far as they make up :data:`LIKELY` of the probability.
-        """
-        if counts and (ranked := _ranked(self, counts)):
-            choice = ranked[sample % len(ranked)]
-            sites, own = self.templates.sites(choice.template), self.templates.orbit_sizes(choice.template)
-            return Arrangement(choice.template, sites, own, counts, elements=choice.elements)
-        found, cumulative = _table(self, None if sizes is None else tuple(sorted(sizes.items())), orbits, counts)
-        place = torch.tensor([index])
-        drawn = float(crystal_uniform(seed, place, FIELD_TEMPLATE)) * cumulative[-1]
-        template = found[min(bisect.bisect_right(cumulative, drawn), len(found) - 1)]
-        orbit_sizes = self.templates.orbit_sizes(template)
-        uniform = float(crystal_uniform(seed, place, FIELD_ELEMENTS))
-        return Arrangement(template, self.templates.sites(template), orbit_sizes, counts, uniform)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
@@ -169,8 +90,8 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     for part in parts:
         numbers |= _numbers(part.strip().lower())
     groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), "" if file is None else str(file))
-    if not groups.weights(None, 0, ()):
-        known = sorted({t.number for t in groups.templates.counts})
+    known = sorted({t.number for t in groups.templates.counts})
+    if groups.numbers and not set(groups.numbers) & set(known):
         raise InputError(
             f"There is no template of the space group {asked}, only of {len(known)} others ({_ranges(known)}). "
             "Choose among these, or give --templates made from your data."
@@ -255,97 +176,3 @@ def _templates_of(path: Path) -> Templates:
     if None in found:
         raise InputError(f"{path}: no symmetry that holds together was found in crystal {found.index(None) + 1}.")
     return count_templates(found, str(path))
-
-
-@lru_cache(maxsize=4096)
-def _weights(
-    groups: SpaceGroups, sizes: tuple[tuple[int, float], ...] | None, orbits: int, counts: Counts
-) -> dict[Template, float]:
-    templates, wanted = groups.templates, None if sizes is None else dict(sizes)
-    numbers = set(groups.numbers)
-    found = [t for t in templates.counts if (not numbers or t.number in numbers) and len(t.letters) >= orbits]
-    if wanted is not None:
-        found = [t for t in found if wanted.get(templates.size(t), 0.0) > 0]
-    if counts:
-        total = sum(n for _, n in counts)
-        sized = [t for t in found if templates.size(t) == total]
-        found = [t for t in sized if follows(t, templates.orbit_sizes(t), counts)]
-        if not found:  # no known crystal has such counts
-            found = [t for t in sized if _ways(templates.orbit_sizes(t), counts)]
-    weights = {t: float(templates.counts[t]) for t in found}
-    if not numbers or numbers == {1}:
-        # Where no known arrangement fits, every atom stands where it likes.
-        asked = [sum(n for _, n in counts)] if counts else [n for n, share in sizes or () if share > 0 and n >= orbits]
-        missing = set(asked) - {templates.size(t) for t in weights}
-        weights |= {Template(1, "a" * n, (1, 0, 0, 0, 1, 0, 0, 0, 1)): 1.0 for n in sorted(missing)}
-    if wanted is None:
-        return weights
-    # The numbers of atoms are as asked; within a number, templates are as common as in known crystals.
-    totals: dict[int, float] = {}
-    for t, weight in weights.items():
-        totals[templates.size(t)] = totals.get(templates.size(t), 0.0) + weight
-    return {t: weight * wanted[templates.size(t)] / totals[templates.size(t)] for t, weight in weights.items()}
-
-
-@lru_cache(maxsize=4096)
-def _table(
-    groups: SpaceGroups, sizes: tuple[tuple[int, float], ...] | None, orbits: int, counts: Counts
-) -> tuple[list[Template], list[float]]:
-    weights = _weights(groups, sizes, orbits, counts)
-    return list(weights), list(accumulate(weights.values()))
-
-
-@lru_cache(maxsize=4096)
-def _ranked(groups: SpaceGroups, counts: Counts) -> tuple[Choice, ...]:
-    """The likeliest arrangements of a composition, best first; none where nothing was learned or known fits."""
-    learned, templates = groups.learned, groups.templates
-    if learned is None:
-        return ()
-    fitting = [t for t in _weights(groups, None, 0, counts) if follows(t, templates.orbit_sizes(t), counts)]
-    choices = learned.ranked(templates, fitting, dict(counts))
-    before = accumulate((choice.probability for choice in choices), initial=0.0)
-    return tuple(choice for choice, sum_before in zip(choices, before, strict=False) if sum_before < LIKELY)
-
-
-@lru_cache(maxsize=65536)
-def _ways(orbits: tuple[int, ...], counts: Counts) -> float:
-    """In how many ways orbits of these sizes take one element each so that the counts come out."""
-    found = Ways(orbits, counts, _equally)
-    return found.total(0, found.start)
-
-
-def follows(template: Template, sizes: tuple[int, ...], counts: Counts) -> bool:
-    """Whether known crystals of a template have these counts, of whichever elements."""
-    return sorted(totals(template.pattern, sizes)) == sorted(n for _, n in counts)
-
-
-def as_known(pattern: str, counts: Counts, uniform: float) -> tuple[int, ...]:
-    """The element of each orbit: the rarest is A, and so on; elements of equal counts in an order drawn evenly."""
-    order: list[int] = []
-    for _, group in groupby(sorted(counts, key=lambda pair: (pair[1], pair[0])), key=lambda pair: pair[1]):
-        left = [z for z, _ in group]
-        while left:
-            uniform *= len(left)
-            k = min(int(uniform), len(left) - 1)
-            uniform -= k
-            order.append(left.pop(k))
-    return tuple(order[ord(name) - ord("A")] for name in pattern)
-
-
-def _equally(orbit: int, element: int) -> float:
-    return 1.0
-
-
-def assign(orbits: tuple[int, ...], counts: Counts, uniform: float) -> tuple[int, ...]:
-    """One of all the ways, each equally likely: the element of each orbit."""
-    found = Ways(orbits, counts, _equally)
-    left, elements = found.start, []
-    rank = uniform * found.total(0, left)
-    for i, size in enumerate(orbits):
-        options = found.options(i, left)
-        while rank >= options[0][0] and len(options) > 1:
-            rank -= options.pop(0)[0]
-        place = options[0][1]
-        elements.append(found.elements[place])
-        left = less(left, place, size)
-    return tuple(elements)

@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from crystalsmith.cells import symmetric_polar
-from crystalsmith.crystals import CrystalBatch, wrap
-from crystalsmith.diffusion.constraints import Given
-from crystalsmith.elements import MASK, SYMBOLS
+from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
 
 Plain = tuple[list[list[float]], list[list[float]], list[int]]
@@ -22,8 +17,8 @@ Plain = tuple[list[list[float]], list[list[float]], list[int]]
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where crystals start; crystal i starts from ``crystals[i % len]``.
+class Starts:
+    """Crystals to start from; crystal i starts from ``crystals[i % len]``.
 
     Attributes:
         file: where they were read.
@@ -43,45 +38,18 @@ class Start:
     fix_elements: bool = False
     resample: int = 1
 
-    @property
-    def holds(self) -> bool:
-        """Whether any part is kept."""
-        return bool(self.fix_sites) or self.fix_cell or self.fix_elements
-
-    def sizes(self, extra: int = 0) -> list[int]:
+    def sizes(self) -> list[int]:
         """Number of atoms of each crystal to start from."""
-        return [len(numbers) + extra for _, _, numbers in self.crystals]
-
-    def batch(self, indices: Sequence[int], num_atoms: Tensor) -> CrystalBatch:
-        """The crystals that crystals ``indices`` start from, cells upright; atoms beyond those given are masked."""
-        chosen = [self.crystals[i % len(self.crystals)] for i in indices]
-        arrays = []
-        for (frac, cell, numbers), n in zip(chosen, num_atoms.tolist(), strict=True):
-            more = n - len(numbers)
-            arrays.append((np.array([*frac, *[[0.0] * 3] * more]), np.array(cell), [*numbers, *[MASK] * more]))
-        return CrystalBatch.from_arrays(arrays)
-
-    def given(self, indices: Sequence[int], num_atoms: Tensor) -> Given:
-        """What is kept in crystals ``indices``."""
-        batch = self.batch(indices, num_atoms)
-        first = torch.cumsum(num_atoms, 0) - num_atoms
-        sites = torch.zeros(len(batch.frac_coords), dtype=torch.bool)
-        for site in self.fix_sites:
-            sites[first + site] = True
-        known = batch.atomic_numbers != MASK
-        held = (sites | self.fix_elements) & known
-        numbers = torch.where(held, batch.atomic_numbers, torch.zeros_like(batch.atomic_numbers))
-        upright = symmetric_polar(batch.cell)
-        return Given(wrap(batch.frac_coords), sites, batch.cell, upright, self.fix_cell, numbers)
+        return [len(numbers) for _, _, numbers in self.crystals]
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Start:
+    def from_dict(values: Mapping[str, Any]) -> Starts:
         """The start that ``dataclasses.asdict`` and JSON made plain."""
         plain = dict(values) | {"fix_sites": tuple(values["fix_sites"])}
-        return Start(**plain | {"crystals": tuple((frac, cell, list(z)) for frac, cell, z in values["crystals"])})
+        return Starts(**plain | {"crystals": tuple((frac, cell, list(z)) for frac, cell, z in values["crystals"])})
 
 
-def make_start(
+def make_starts(
     file: str | Path | Sequence[Plain] | None,
     *,
     strength: float | None = None,
@@ -89,7 +57,7 @@ def make_start(
     fix_cell: bool = False,
     fix_elements: bool = False,
     resample: int | None = None,
-) -> Start | None:
+) -> Starts | None:
     """A checked start, or None where nothing is asked for.
 
     Raises:
@@ -112,7 +80,7 @@ def make_start(
     resample = 1 if resample is None else resample
     if not 1 <= resample <= 100:
         raise InputError(f"--resample is {resample}; give a whole number from 1 to 100.")
-    return Start(where, crystals, strength, sites, fix_cell, fix_elements, resample)
+    return Starts(where, crystals, strength, sites, fix_cell, fix_elements, resample)
 
 
 def read_crystals(path: Path) -> tuple[Plain, ...]:

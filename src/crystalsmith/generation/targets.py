@@ -1,4 +1,4 @@
-"""The properties that crystals are asked to have: what was written becomes one target per crystal."""
+"""The properties that crystals are asked to have."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from crystalsmith.contracts import Conditions
 from crystalsmith.data.delimited import Delimited
-from crystalsmith.diffusion.noise import crystal_uniform
-from crystalsmith.elements import NUM_CLASSES, chemical_system, parse_chemical_system
+from crystalsmith.elements import chemical_system, parse_chemical_system
 from crystalsmith.errors import InputError
+from crystalsmith.generation.plans.plan import Value
 from crystalsmith.properties import canonical_name
 
 if TYPE_CHECKING:
@@ -28,11 +24,6 @@ MAX_ROWS = 1_000_000
 
 DEFAULT_GUIDANCE = 2.0
 """The factor that the published examples use."""
-
-_FIELD_TARGET = 8  # the first field of the crystal's random stream for targets
-
-Value = float | str | None
-"""A number, a chemical system such as ``Fe-Li-O``, or None: unconditional."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +45,6 @@ class Target:
     bounds: tuple[float, float] | None
     guidance: float
 
-    def of(self, seed: int, indices: Sequence[int], field: int) -> list[Value]:
-        """The target of each crystal: a pure function of seed and index."""
-        if self.bounds is None:
-            return [self.values[i % len(self.values)] for i in indices]
-        low, high = self.bounds
-        u = crystal_uniform(seed, torch.tensor(list(indices), dtype=torch.int64), _FIELD_TARGET + field).tolist()
-        if self.kind == "log":
-            return [float(f"{low * (high / low) ** x:.6g}") for x in u]
-        if self.kind == "category":
-            return [float(min(int(low + x * (high - low + 1)), int(high))) for x in u]
-        return [float(f"{low + x * (high - low):.6g}") for x in u]
-
 
 @dataclass(frozen=True)
 class Targets:
@@ -83,22 +62,6 @@ class Targets:
     def guidance(self) -> dict[str, float]:
         """Factor of each property."""
         return {target.name: target.guidance for target in self.targets}
-
-    def rows(self, seed: int, indices: Sequence[int]) -> list[dict[str, Value]]:
-        """The targets of crystals ``indices`` as columns ``target_NAME`` of a table."""
-        columns = {f"target_{t.name}": t.of(seed, indices, k) for k, t in enumerate(self.targets)}
-        return [{name: values[row] for name, values in columns.items()} for row in range(len(indices))]
-
-    def value(self, name: str, seed: int, index: int) -> Value:
-        """The target of one property of crystal ``index``; None where it has none, or is guided away from it."""
-        for k, target in enumerate(self.targets):
-            if target.name == name and target.guidance > 0:
-                return target.of(seed, [index], k)[0]
-        return None
-
-    def conditions(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu") -> Conditions:
-        """The targets of crystals ``indices`` as a denoiser takes them."""
-        return {t.name: _tensor(t.kind, t.of(seed, indices, k)).to(device) for k, t in enumerate(self.targets)}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Targets:
@@ -296,13 +259,3 @@ def _interval(value: str | Sequence[float] | None) -> tuple[float, float]:
             f"--guidance-interval {value!r} is no part of the time from 0 to 1; write for example 0.2..0.8."
         )
     return low, high
-
-
-def _tensor(kind: str, values: Sequence[Value]) -> Tensor:
-    if kind != "elements":
-        return torch.tensor([math.nan if v is None else float(v) for v in values], dtype=torch.float32)
-    sets = torch.zeros(len(values), NUM_CLASSES)
-    for row, value in enumerate(values):
-        if value is not None:
-            sets[row, list(parse_chemical_system(str(value)))] = 1.0
-    return sets

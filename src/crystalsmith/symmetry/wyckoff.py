@@ -107,9 +107,13 @@ class Templates:
             self._sizes[key] = len(_orbit(number, np.array(self.points[key]))[0])
         return self._sizes[key]
 
+    def orbit_points(self, template: Template) -> tuple[tuple[float, ...], ...]:
+        """A point on the Wyckoff position of each orbit, in the standard primitive cell."""
+        return tuple(self.points[template.number, letter] for letter in template.letters)
+
     def sites(self, template: Template) -> Sites:
         """Where the atoms may stand, orbit by orbit."""
-        return _sites(template, tuple(self.points[template.number, letter] for letter in template.letters))
+        return sites_of(template, self.orbit_points(template))
 
     def to_json(self) -> str:
         """Text for a file; see :func:`read_templates`."""
@@ -296,8 +300,8 @@ def _split(places: Floats, cell: Floats, number: int, tolerance: float) -> tuple
 
 
 @functools.lru_cache(maxsize=4096)
-def _sites(template: Template, points: tuple[tuple[float, ...], ...]) -> Sites:
-    """The sites of a template, orbits in the order of its letters."""
+def sites_of(template: Template, points: tuple[tuple[float, ...], ...]) -> Sites:
+    """The sites of a template with a point on each of its Wyckoff positions, orbits in the order of its letters."""
     rotations, translations = _operations(template.number)
     parts: dict[str, list[Any]] = {"first": [], "slope": [], "back": [], "offset": []}
     for point in points:
