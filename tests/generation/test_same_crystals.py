@@ -1,4 +1,4 @@
-"""Crystal i of a request with a seed is the same crystal in every version: fingerprints of 400 of them are on record.
+"""Crystal i of a request with a seed is the same crystal in every version: fingerprints of 500 of them are on record.
 
 Each source of plans, each solver and each way of steering stands in one case. ``same_crystals.json`` was recorded by
 ``python tests/generation/test_same_crystals.py`` and changes only when what is drawn is meant to change, which the

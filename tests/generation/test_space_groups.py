@@ -159,7 +159,7 @@ def test_a_model_may_choose_for_itself(model) -> None:
     assert make_request(model, num=2).space_groups is None
     # Sizes that no template has are free.
     large = make_request(own, num=2, num_atoms="40", steering=Steering(space_group="any"))
-    assert [one.template.letters for one in large.arrangements([0])] == ["a" * 40]
+    assert [one.template.letters for one in arrangements(large, [0])] == ["a" * 40]
 
 
 def test_the_orbits_of_a_known_crystal(model, tmp_path) -> None:

@@ -2,15 +2,17 @@
 
 A solver takes a denoiser, the process, a sample at the first time, times ``(T,)`` (the last step goes to 0), a source
 of noise and an optional callback ``(step, sample, mean)``; it returns the finished batch. Times decrease; where they
-rise (:func:`resampled`), the step adds noise and costs nothing.
+rise (:func:`resampled`), the step adds noise and costs nothing. What all share is :class:`Way`; a solver is what it
+does in one step, in the papers' letters: x the sample at time t, d what the denoiser says of it, s the next time, z
+noise.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from torch import Tensor
 from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.noise import Noise
+from crystalsmith.diffusion.noise import Draw, Noise
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 
@@ -82,6 +84,57 @@ def resampled(times: Tensor, repeats: int, jump: int = 10) -> Tensor:
     return torch.tensor(path, dtype=times.dtype, device=times.device)
 
 
+class Way:
+    """The way from noise to crystals that all solvers go: the loop over the times, what rises, who watches.
+
+    Iterating over it gives x, t, s, z of each step down: the sample, its time and the next, both ``(B,)``, and the
+    random numbers of the step. A solver tells where that led by :meth:`went`.
+
+    Attributes:
+        step: number of the step, from 0; steps that rise count.
+        past: whatever a solver wants to know in its next step; None at first and after each rise.
+        mean: the last step without its noise.
+    """
+
+    def __init__(
+        self, process: Process, batch: CrystalBatch, times: Tensor, noise: Noise, callback: Callback | None
+    ) -> None:
+        self.process, self.noise, self.callback = process, noise, callback
+        self.step, self.sample, self.mean = 0, batch, batch
+        self.past: Any = None
+        ends = torch.cat([times, torch.zeros_like(times[:1])])
+        self._times = ends.unsqueeze(-1).expand(-1, batch.num_crystals).unbind(0)
+        self._rises = (ends.diff() > 0).tolist()
+
+    def __iter__(self) -> Iterator[tuple[CrystalBatch, Tensor, Tensor, Draw]]:
+        for step, (t, s) in enumerate(itertools.pairwise(self._times)):
+            self.step, z = step, self.noise.at(step + 1, PREDICTOR)
+            if self._rises[step]:
+                self.sample = self.mean = self.process.renoise(self.sample, t, s, z)
+                self.past = None
+            else:
+                yield self.sample, t, s, z
+
+    def draw(self, stage: int) -> Draw:
+        """The random numbers of a stage of this step."""
+        return self.noise.at(self.step + 1, stage)
+
+    @property
+    def last(self) -> bool:
+        """Whether this step goes to 0."""
+        return self.step + 1 == len(self._rises)
+
+    def went(self, sample: CrystalBatch, mean: CrystalBatch) -> None:
+        """The end of a step."""
+        self.sample, self.mean = sample, mean
+        if self.callback is not None:
+            self.callback(self.step, sample, mean)
+
+    def end(self) -> CrystalBatch:
+        """The finished crystals, every cell in symmetric, right-handed form."""
+        return self.mean.replace(cell=symmetric_polar(self.mean.cell))
+
+
 @torch.no_grad()
 def ancestral(
     denoiser: Denoiser,
@@ -92,16 +145,10 @@ def ancestral(
     callback: Callback | None = None,
 ) -> CrystalBatch:
     """Ancestral sampling, one network call per step (Ho et al. 2020; Song et al. 2021, eq. 4; D3PM for species)."""
-    mean = batch
-    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
-        if rises:
-            batch = mean = process.renoise(batch, t, t_next, noise.at(step + 1, PREDICTOR))
-            continue
-        scores = denoiser(batch, t)
-        batch, mean = process.predict(batch, scores, t, t_next, noise.at(step + 1, PREDICTOR))
-        if callback is not None:
-            callback(step, batch, mean)
-    return _upright(mean)
+    way = Way(process, batch, times, noise, callback)
+    for x, t, s, z in way:
+        way.went(*process.predict(x, denoiser(x, t), t, s, z))
+    return way.end()
 
 
 @torch.no_grad()
@@ -127,17 +174,11 @@ def multistep(
         churn: share of the ancestral noise that each step adds; 0 follows the probability-flow ODE.
         confidence, remask: see :meth:`Process.predict_species`.
     """
-    mean, past = batch, None
-    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
-        draw = noise.at(step + 1, PREDICTOR)
-        if rises:
-            batch, past = process.renoise(batch, t, t_next, draw), None
-            continue
-        scores, past = process.extrapolate(batch, denoiser(batch, t), t, t_next, past)
-        batch, mean = process.predict(batch, scores, t, t_next, draw, churn=churn, confidence=confidence, remask=remask)
-        if callback is not None:
-            callback(step, batch, mean)
-    return _upright(mean)
+    way = Way(process, batch, times, noise, callback)
+    for x, t, s, z in way:
+        d, way.past = process.extrapolate(x, denoiser(x, t), t, s, way.past)
+        way.went(*process.predict(x, d, t, s, z, churn=churn, confidence=confidence, remask=remask))
+    return way.end()
 
 
 @torch.no_grad()
@@ -159,27 +200,17 @@ def heun(
     Args:
         confidence: see :meth:`Process.predict_species`.
     """
-    mean = batch
-    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
-        draw = noise.at(step + 1, PREDICTOR)
-        if rises:
-            batch = mean = process.renoise(batch, t, t_next, draw)
-            continue
-        scores = denoiser(batch, t)
-        ahead, mean = process.predict(batch, scores, t, t_next, draw, churn=0.0, confidence=confidence)
-        if step + 1 < len(times):
-            averaged = _average(scores, denoiser(ahead, t_next))
-            moved, _ = process.move(batch, averaged, t, t_next, draw, churn=0.0)
+    way = Way(process, batch, times, noise, callback)
+    for x, t, s, z in way:
+        d = denoiser(x, t)
+        ahead, mean = process.predict(x, d, t, s, z, churn=0.0, confidence=confidence)
+        if not way.last:
+            d_next = denoiser(ahead, s)
+            frac, cell = 0.5 * (d.frac_coords + d_next.frac_coords), 0.5 * (d.cell + d_next.cell)
+            moved, _ = process.move(x, Scores(frac, cell, d.species_logits), t, s, z, churn=0.0)
             ahead = mean = ahead.replace(frac_coords=moved.frac_coords, cell=moved.cell)
-        batch = ahead
-        if callback is not None:
-            callback(step, batch, mean)
-    return _upright(mean)
-
-
-def _average(one: Scores, other: Scores) -> Scores:
-    frac, cell = 0.5 * (one.frac_coords + other.frac_coords), 0.5 * (one.cell + other.cell)
-    return Scores(frac, cell, one.species_logits)
+        way.went(ahead, mean)
+    return way.end()
 
 
 @torch.no_grad()
@@ -205,9 +236,13 @@ def predictor_corrector(
         corrector_every: k corrects before every k-th step only, which saves calls.
         remask: corrects the species too: see :meth:`Process.predict_species`.
     """
-    snr = (snr_frac_coords, snr_cell)
-    mean = _predictor_corrector(denoiser, process, batch, times, noise, callback, snr, corrector_every, remask)
-    return _upright(mean)
+    snr = {"snr_frac_coords": snr_frac_coords, "snr_cell": snr_cell}
+    way = Way(process, batch, times, noise, callback)
+    for x, t, s, z in way:
+        if way.step % int(corrector_every) == 0:
+            x = process.correct(x, denoiser(x, t), t, s, way.draw(CORRECTOR), batch_mean=False, **snr)
+        way.went(*process.predict(x, denoiser(x, t), t, s, z, remask=remask))
+    return way.end()
 
 
 @torch.no_grad()
@@ -221,59 +256,14 @@ def published(
 ) -> CrystalBatch:
     """The sampler of the MatterGen release: batch-averaged corrector steps, one cell Gaussian per crystal.
 
-    A crystal depends on the batch that it is made in. Its 1,000 levels are ``schedule(1000)``.
+    A crystal depends on the batch that it is made in. Its 1,000 levels are ``schedule(1000)``. Cells stay as they are.
     """
-    return _predictor_corrector(denoiser, process, batch, times, noise, callback, (0.4, 0.2), as_published=True)
-
-
-def _predictor_corrector(
-    denoiser: Denoiser,
-    process: Process,
-    batch: CrystalBatch,
-    times: Tensor,
-    noise: Noise,
-    callback: Callback | None,
-    snr: tuple[float, float],
-    corrector_every: int = 1,
-    remask: float = 0.0,
-    as_published: bool = False,
-) -> CrystalBatch:
-    mean = batch
-    for step, (t, t_next, rises) in enumerate(_steps(times, batch)):
-        if rises:
-            batch = mean = process.renoise(batch, t, t_next, noise.at(step + 1, PREDICTOR))
-            continue
-        if step % int(corrector_every) == 0:
-            batch = process.correct(
-                batch,
-                denoiser(batch, t),
-                t,
-                t_next,
-                noise.at(step + 1, CORRECTOR),
-                snr_frac_coords=snr[0],
-                snr_cell=snr[1],
-                batch_mean=as_published,
-            )
-        draw = noise.at(step + 1, PREDICTOR)
-        batch, mean = process.predict(
-            batch, denoiser(batch, t), t, t_next, draw, remask=remask, scalar_cell_noise=as_published
-        )
-        if callback is not None:
-            callback(step, batch, mean)
-    return mean
-
-
-def _steps(times: Tensor, batch: CrystalBatch) -> list[tuple[Tensor, Tensor, bool]]:
-    """(t, t_next), each ``(B,)``, of every step and whether it goes up; the last goes to 0."""
-    ends = torch.cat([times, torch.zeros_like(times[:1])])
-    rows = ends.unsqueeze(-1).expand(-1, batch.num_crystals).unbind(0)
-    rises = (ends.diff() > 0).tolist()
-    return [(t, t_next, up) for (t, t_next), up in zip(itertools.pairwise(rows), rises, strict=True)]
-
-
-def _upright(batch: CrystalBatch) -> CrystalBatch:
-    """The same crystals with every cell in symmetric, right-handed form."""
-    return batch.replace(cell=symmetric_polar(batch.cell))
+    snr = {"snr_frac_coords": 0.4, "snr_cell": 0.2}
+    way = Way(process, batch, times, noise, callback)
+    for x, t, s, z in way:
+        x = process.correct(x, denoiser(x, t), t, s, way.draw(CORRECTOR), batch_mean=True, **snr)
+        way.went(*process.predict(x, denoiser(x, t), t, s, z, scalar_cell_noise=True))
+    return way.mean
 
 
 SOLVERS: dict[str, Solver] = {
