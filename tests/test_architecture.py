@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("network", "evaluation"),
     ("checkpoints",),
     ("training", "generation"),
-    ("bench",),
+    ("bench", "discover"),
     ("results",),
     ("api",),
     ("cli",),

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from crystalsmith import __version__
-from crystalsmith.cli import bench, data, evaluate, finetune, generate, models, predict, reference, report, score, train
+from crystalsmith.cli import (
+    bench,
+    data,
+    discover,
+    evaluate,
+    finetune,
+    generate,
+    models,
+    predict,
+    reference,
+    report,
+    score,
+    train,
+)
 from crystalsmith.cli._shared import Commands, examples, flowing
 
 app = typer.Typer(
@@ -38,6 +51,7 @@ def options(
 
 
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
+app.command("discover", epilog=discover.EPILOG, help=flowing(discover.discover.__doc__))(discover.discover)
 app.command("evaluate", epilog=evaluate.EPILOG, help=flowing(evaluate.evaluate.__doc__))(evaluate.evaluate)
 app.command("score", epilog=score.EPILOG, help=flowing(score.score.__doc__))(score.score)
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)

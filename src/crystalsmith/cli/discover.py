@@ -1,0 +1,242 @@
+"""``crystalsmith discover``: from a wish to a ranked list with evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.errors import InputError
+
+if TYPE_CHECKING:
+    from crystalsmith.discover.run import Summary
+
+EPILOG = examples(
+    "crystalsmith discover out --want 20 --reference refs/mp",
+    "crystalsmith discover out --want 50 --chemical-system Li-Mn-O --require 'energy_above_hull<0.05' "
+    "--reference refs/mp --potential 7net-0",
+    "crystalsmith discover hard --want 100 --require 'bulk_modulus>300' --deny-list scarce,radioactive "
+    "--budget 180:bulk_modulus --hours 8 --reference refs/mp",
+    "crystalsmith discover out --resume",
+    "crystalsmith discover out --want 100",
+    "crystalsmith discover out --energies dft.csv --corrections mp2020",
+)
+
+ENDS, RULES = "When it ends", "Elements, symmetry and size (kept by every candidate)"
+HOW, JUDGE = "How candidates are made", "How they are judged"
+
+
+def discover(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the run: new or empty, or one to go on with.")],
+    want: Annotated[int | None, typer.Option(help="End when so many are accepted.", rich_help_panel=ENDS)] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N:WHAT",
+            help="End when spent: 500:relaxations, 180:bulk_modulus; repeatable.",
+            rich_help_panel=ENDS,
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="End after so many hours of run time, all sessions.", rich_help_panel=ENDS)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT.", rich_help_panel=ENDS)] = False,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a candidate must meet: 'energy_above_hull<0.05', 'bulk_modulus>300', 'band_gap 1.5..2.5'; "
+            "repeatable.",
+            show_default="energy_above_hull<=0.1",
+            rich_help_panel=JUDGE,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Known crystals and their hull (crystalsmith reference build).", rich_help_panel=JUDGE),
+    ] = None,
+    potential: Annotated[
+        str | None,
+        typer.Option(
+            help="7net-0, 7net-l3i5, chgnet, or module:factory.", show_default="7net-0", rich_help_panel=JUDGE
+        ),
+    ] = None,
+    energy_scale: Annotated[
+        str | None, typer.Option(help="Of your own potential: pbe or mp2020.", rich_help_panel=JUDGE)
+    ] = None,
+    predictor: Annotated[
+        list[Path] | None,
+        typer.Option(help="Predictor of a property (train --task property); repeatable.", rich_help_panel=JUDGE),
+    ] = None,
+    chemical_system: Annotated[
+        str | None, typer.Option(metavar="Li-Mn-O", help="Only these elements.", rich_help_panel=RULES)
+    ] = None,
+    require_all: Annotated[
+        bool, typer.Option("--require-all", help="All of them in each candidate.", rich_help_panel=RULES)
+    ] = False,
+    allow: Annotated[
+        str | None, typer.Option(metavar="Li,Fe,O", help="Only elements of this list.", rich_help_panel=RULES)
+    ] = None,
+    deny: Annotated[
+        str | None, typer.Option(metavar="Pb,Cd", help="No element of this list.", rich_help_panel=RULES)
+    ] = None,
+    elements: Annotated[
+        str | None,
+        typer.Option(metavar="Li,O", help="Each of these at least once in each candidate.", rich_help_panel=RULES),
+    ] = None,
+    space_group: Annotated[
+        str | None,
+        typer.Option(metavar="225|195-230|cubic", help="Crystals of these space groups.", rich_help_panel=RULES),
+    ] = None,
+    num_atoms: Annotated[
+        str | None,
+        typer.Option(metavar="N|LOW-HIGH", help="Atoms per cell.", show_default="1-20", rich_help_panel=RULES),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A bundled model or a folder.", show_default="mp20-tiny", rich_help_panel=HOW)
+    ] = None,
+    property_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property",
+            metavar="NAME=VALUE",
+            help="Target that the model follows, as in generate; repeatable.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    guidance: Annotated[
+        list[str] | None, typer.Option(metavar="G|NAME=G", help="How strongly.", rich_help_panel=HOW)
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where candidates come from: templates, free, known:STRENGTH; repeatable.",
+            show_default="templates, free, known:0, known:0.3, known:0.5",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.", show_default="the model's", rich_help_panel=HOW)
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="As in generate.", show_default="the model's", rich_help_panel=HOW)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the whole run.", show_default="0", rich_help_panel=HOW)] = None,
+    proposals: Annotated[
+        int | None, typer.Option(help="Candidates of each round.", show_default="32", rich_help_panel=HOW)
+    ] = None,
+    relaxations: Annotated[
+        int | None, typer.Option(help="Of these, relaxed in each round.", show_default="8", rich_help_panel=HOW)
+    ] = None,
+    explore: Annotated[
+        float | None,
+        typer.Option(help="Share of proposals drawn evenly from all sources.", show_default="0.2", rich_help_panel=HOW),
+    ] = None,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="The model alone, every valid crystal relaxed: to compare with.", rich_help_panel=HOW
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Propose, screen, estimate, relax, judge and keep crystals until enough meet the wish or the budget is spent.
+
+    OUT holds the ledger of every candidate, an ASE database, candidates.csv, CIFs of the accepted and discover.html,
+    which is rewritten while the run goes on. A run that was stopped or killed goes on with --resume; with a greater --want,
+    --hours or --budget a finished one is extended. Where it learns what to propose next: docs/discover.md.
+    """
+    import dataclasses
+    import sys
+
+    from crystalsmith.discover.ledger import MANIFEST
+    from crystalsmith.discover.run import discover as run
+    from crystalsmith.discover.wish import Limits, parse_budgets
+
+    spent, calculations = parse_budgets(budget or [])
+    limits = Limits(want, spent, calculations, hours)
+    given = {
+        "model": model,
+        "seed": seed,
+        "requirements": tuple(require) if require else None,
+        "reference": None if reference is None else str(reference),
+        "potential": potential,
+        "energy_scale": energy_scale,
+        "predictors": tuple(str(p.resolve()) for p in predictor) if predictor else None,
+        "sources": tuple(source) if source else None,
+        "steps": steps,
+        "solver": solver,
+        "proposals": proposals,
+        "relaxations": relaxations,
+        "floor": explore,
+        "plain": plain or None,
+        "num_atoms": None if num_atoms is None else _range(num_atoms),
+        "steering": _steering(
+            chemical_system=chemical_system,
+            require_all=require_all or None,
+            allow=allow,
+            deny=deny,
+            require=elements,
+            space_group=space_group,
+            properties=property_ or None,
+            guidance=guidance or None,
+        ),
+    }
+    given = {name: value for name, value in given.items() if value not in (None, {})}
+    there = (out / MANIFEST).is_file()
+    if there and (resume or not given):
+        if given:
+            name = sorted(given)[0].replace("_", " ")
+            raise InputError(
+                f"A run goes on with its own wish, and {name} is a part of it; leave it out or begin anew."
+            )
+        wish = None
+    else:
+        wish = _wish(given, limits)
+    summary = run(
+        out, wish, limits, device=device, jobs=jobs, tell=lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    if as_json:
+        print_json(dataclasses.asdict(summary))
+    else:
+        print(sentence(summary))
+    raise typer.Exit(summary.exit_code)
+
+
+def _wish(given: dict[str, Any], limits: Any) -> Any:
+    from crystalsmith.discover.run import default_requirements
+    from crystalsmith.discover.wish import Wish
+    from crystalsmith.evaluation.reference import Reference
+
+    place = given.get("reference")
+    if place is not None:
+        given["reference"] = str(Path(place).resolve())
+    has_hull = place is not None and Reference.open(place).num_entries > 0
+    given["requirements"] = default_requirements(given.get("requirements", ()), has_hull)
+    if given.get("plain") and "relaxations" not in given:
+        given["proposals"] = given["relaxations"] = given.get("proposals", 8)
+    # Relaxations are what is counted where the budget names them and no time.
+    given["price"] = "relaxations" if limits.relaxations is not None and limits.hours is None else "seconds"
+    return Wish(**given)
+
+
+def _steering(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, _, high = (part.strip() for part in text.partition("-"))
+    if low.isdigit() and (high or low).isdigit():
+        return int(low), int(high or low)
+    raise InputError(f"--num-atoms {text!r} is neither a number nor a range; write for example 4-12.")
+
+
+def sentence(summary: Summary) -> str:
+    """The end of a run as a person wants it."""
+    what = f"{summary.accepted} accepted of {summary.relaxed} relaxed and {summary.proposed} proposed, {summary.out}"
+    if summary.status == "stopped":
+        return f"Stopped: {what}. Go on with: crystalsmith discover {summary.out} --resume"
+    return f"Done, {summary.why}: {what}. Page: {Path(summary.out) / 'discover.html'}"

@@ -1,0 +1,1 @@
+"""From a wish to a ranked list with evidence: the loop over proposing, screening, relaxing, judging and measuring."""

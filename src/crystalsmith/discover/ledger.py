@@ -1,0 +1,115 @@
+"""The folder of a run: its wish, and the ledger that every other file follows from.
+
+``ledger.jsonl`` gains a line whenever something is known of a candidate, so a run that is killed loses what was in
+flight and nothing else. ``manifest.json`` holds the wish, the limits and the sessions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.errors import InputError
+from crystalsmith.evaluation.lines import append_line, read_lines
+from crystalsmith.evaluation.report import finite, write_atomically
+
+FORMAT = "crystalsmith-discovery-1"
+LEDGER = "ledger.jsonl"
+MANIFEST = "manifest.json"
+
+
+class Folder:
+    """The folder of one run.
+
+    Attributes:
+        path: where it is.
+        manifest: what ``manifest.json`` holds.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+
+    @staticmethod
+    def create(path: Path, wish: Wish, limits: Limits, facts: Mapping[str, Any]) -> Folder:
+        """A new folder.
+
+        Raises:
+            InputError: if something is there already, or the folder cannot be made.
+        """
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; name a folder that does not exist yet.")
+        if path.is_dir() and any(path.iterdir()):
+            raise InputError(f"The folder {path} is not empty; choose another, or go on with its run by --resume.")
+        folder = Folder(path, {"format": FORMAT, "wish": wish.to_dict(), "limits": limits.to_dict(), **facts})
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from None
+        folder.update(status="running", sessions=[])
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> Folder:
+        """The folder of an earlier run.
+
+        Raises:
+            InputError: if there is none, or its manifest cannot be read.
+        """
+        place = path / MANIFEST
+        try:
+            manifest = json.loads(place.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{path} holds no run of crystalsmith discover (no {MANIFEST}); name its folder."
+            ) from None
+        except (OSError, ValueError):
+            raise InputError(f"{place} cannot be read; begin anew in another folder.") from None
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise InputError(f"{place} was not written by this version of crystalsmith discover; begin anew.")
+        for name in ("wish", "limits", "model"):
+            if not isinstance(manifest.get(name), dict):
+                raise InputError(f"{place} is incomplete ('{name}'); begin anew in another folder.")
+        return Folder(path, manifest)
+
+    @property
+    def wish(self) -> Wish:
+        """What the run is asked for."""
+        return Wish.from_dict(self.manifest["wish"])
+
+    @property
+    def limits(self) -> Limits:
+        """When it ends."""
+        return Limits.from_dict(self.manifest["limits"])
+
+    def update(self, **values: Any) -> None:
+        """Change keys of the manifest and write it."""
+        self.manifest |= values
+        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+
+    def add(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Put a line on disk, and return it as it would be read back."""
+        plain: dict[str, Any] = finite(line)
+        append_line(self.path / LEDGER, plain)
+        return plain
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The lines on disk; a last one that was cut short is dropped.
+
+        Raises:
+            InputError: if a line in the middle is damaged.
+        """
+        file = self.path / LEDGER
+        if not file.exists():
+            return
+        for number, text in enumerate(read_lines(file), start=1):
+            try:
+                line = json.loads(text)
+                line["stage"]
+            except (ValueError, TypeError, KeyError):
+                raise InputError(
+                    f"{file}, line {number} is damaged; restore it or begin anew in another folder."
+                ) from None
+            yield line
