@@ -45,8 +45,8 @@ def tetragonal(a: str, b: str):
 @pytest.fixture(scope="session")
 def alloys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference of the metals and of some of their L1_0 alloys, with energies of the potential itself."""
-    from crystalsmith.evaluation.reference import formula_text
-    from crystalsmith.evaluation.reference_build import build_reference
+    from crystalsmith.evaluation.reference.build import build_reference
+    from crystalsmith.evaluation.reference.known import formula_text
     from crystalsmith.formats import extxyz_frame
 
     place = tmp_path_factory.mktemp("alloys")

@@ -38,7 +38,7 @@ def test_a_run_keeps_its_budget_and_its_promises(finished: Path, wish: Wish, all
     assert state.accepted
     from crystalsmith.discover.screening import Candidate, known_as
     from crystalsmith.evaluation.matching import group
-    from crystalsmith.evaluation.reference import Reference
+    from crystalsmith.evaluation.reference.known import Reference
 
     reference = Reference.open(alloys)
     found = [Candidate(c.name, c.relaxed) for c in state.accepted]

@@ -22,8 +22,8 @@ from crystalsmith.discover.proposals import Proposal, draw_round
 from crystalsmith.discover.wish import Limits, Wish, check_wish, parse_budgets
 from crystalsmith.elements import NUMBERS
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.requirements import parse_requirement
+from crystalsmith.evaluation.asked.requirements import parse_requirement
+from crystalsmith.evaluation.reference.known import Reference
 
 
 def test_the_posterior_counts_successes_and_failures_beside_the_prior() -> None:

@@ -146,8 +146,8 @@ def discover(
     """Propose, screen, estimate, relax, judge and keep crystals until enough meet the wish or the budget is spent.
 
     OUT holds the ledger of every candidate, an ASE database, candidates.csv, CIFs of the accepted and discover.html,
-    which is rewritten while the run goes on. A run that was stopped or killed goes on with --resume; with a greater --want,
-    --hours or --budget a finished one is extended. Where it learns what to propose next: docs/discover.md.
+    which is rewritten while the run goes on. A run that was stopped or killed goes on with --resume; with a greater
+    --want, --hours or --budget a finished one is extended. Where it learns what to propose next: docs/discover.md.
     """
     import dataclasses
     import sys
@@ -209,7 +209,7 @@ def discover(
 def _wish(given: dict[str, Any], limits: Any) -> Any:
     from crystalsmith.discover.run import default_requirements
     from crystalsmith.discover.wish import Wish
-    from crystalsmith.evaluation.reference import Reference
+    from crystalsmith.evaluation.reference.known import Reference
 
     place = given.get("reference")
     if place is not None:

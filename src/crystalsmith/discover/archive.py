@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.discover.candidate import STAGES, Candidate, State
-from crystalsmith.evaluation.report import rounded, write_atomically
+from crystalsmith.evaluation.report.results import rounded
+from crystalsmith.files import write_atomically
 from crystalsmith.formats import cif_text, symmetric_cif_text
-from crystalsmith.symmetry import symmetrise
+from crystalsmith.symmetry.groups import symmetrise
 
 DATABASE = "candidates.db"
 TABLE = "candidates.csv"

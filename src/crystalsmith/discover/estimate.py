@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalsmith.evaluation.requirements import Requirement
+from crystalsmith.evaluation.asked.requirements import Requirement
 
 Floats = NDArray[np.float64]
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from crystalsmith.evaluation.asked.measures import Predictor, measure
+from crystalsmith.evaluation.asked.requirements import Requirement
 from crystalsmith.evaluation.facts import Facts
+from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays, formula_key
-from crystalsmith.evaluation.measures import Predictor, measure
-from crystalsmith.evaluation.metrics import Judged
-from crystalsmith.evaluation.potentials import find_potential, refuse_scheme, scale_correction
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.requirements import Requirement
+from crystalsmith.evaluation.potential.potentials import find_potential, refuse_scheme, scale_correction
+from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import Sample
 
 

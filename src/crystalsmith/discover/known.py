@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.evaluation.matching import Arrays, formula_key
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.reference.known import Reference
 
 Floats = NDArray[np.float64]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from crystalsmith.discover.wish import Limits, Wish
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.lines import append_line, read_lines
-from crystalsmith.evaluation.report import finite, write_atomically
+from crystalsmith.evaluation.report.results import finite
+from crystalsmith.files import append_line, read_lines, write_atomically
 
 FORMAT = "crystalsmith-discovery-1"
 LEDGER = "ledger.jsonl"

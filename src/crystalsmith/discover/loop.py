@@ -26,7 +26,7 @@ from crystalsmith.discover.screening import Seen, known_as, relatives, sanity
 from crystalsmith.discover.wish import Limits, Wish
 from crystalsmith.discover.work import Outcome, Task, Workshop
 from crystalsmith.evaluation.judge import facts_or_problem
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.reference.known import Reference
 
 PUBLISH = 30.0
 """Seconds between two versions of the table and the page."""

@@ -17,9 +17,10 @@ from crystalsmith.discover.making import Maker
 from crystalsmith.discover.wish import CALCULATED, STABLE, Limits, Wish, check_wish
 from crystalsmith.discover.work import Workshop
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.reference import Reference
-from crystalsmith.evaluation.relaxation import Relaxation
-from crystalsmith.evaluation.requirements import check_requirements
+from crystalsmith.evaluation.asked.measures import Predictor
+from crystalsmith.evaluation.asked.requirements import check_requirements
+from crystalsmith.evaluation.potential.relaxed import Relaxation
+from crystalsmith.evaluation.reference.known import Reference
 
 NORMAL = 1.2533
 """Standard deviation of a normal error over its mean absolute value: sqrt(pi / 2)."""
@@ -93,7 +94,8 @@ def discover(
 
 
 def _started(out: Path, wish: Wish, limits: Limits) -> Folder:
-    from crystalsmith.checkpoints.store import find_model, weights_sha256
+    from crystalsmith.checkpoints.find import find_model
+    from crystalsmith.checkpoints.store import weights_sha256
     from crystalsmith.generation.run import model_source
 
     check_wish(wish, limits)
@@ -103,7 +105,8 @@ def _started(out: Path, wish: Wish, limits: Limits) -> Folder:
 
 
 def _resumed(out: Path, limits: Limits) -> Folder:
-    from crystalsmith.checkpoints.store import find_model, weights_sha256
+    from crystalsmith.checkpoints.find import find_model
+    from crystalsmith.checkpoints.store import weights_sha256
 
     folder = Folder.open(out)
     known = folder.manifest["model"]
@@ -119,7 +122,7 @@ def _resumed(out: Path, limits: Limits) -> Folder:
 
 def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
     from crystalsmith.checkpoints.predictor import load_predictor
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.find import load_model
     from crystalsmith.generation.device import choose_device
     from crystalsmith.generation.rules import make_rules
 
@@ -130,7 +133,8 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
             f"The model {model.metadata.name} predicts structures of given elements; name one that chooses them."
         )
     reference = Reference.open(wish.reference) if wish.reference else None
-    predictors = [load_predictor(path) for path in wish.predictors]
+    trained = [load_predictor(path) for path in wish.predictors]
+    predictors: list[Predictor] = [*trained]
     check_requirements(
         wish.tests,
         True,
@@ -161,7 +165,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
         Judge(reference, wish.potential, wish.energy_scale, predictors),
         tuple(allowed),
         () if rules is None else rules.required,
-        {p.name: NORMAL * float(p.facts.training.get("validation_mae", float("inf"))) for p in predictors},
+        {p.name: NORMAL * float(p.facts.training.get("validation_mae", float("inf"))) for p in trained},
         stop.shield,
     )
 
@@ -179,13 +183,13 @@ def _space_groups(wish: Wish) -> tuple[int, ...]:
     asked = wish.steering.get("space_group")
     if asked in (None, "any", FREE):
         return ()
-    groups = make_space_groups(asked)
+    groups = make_space_groups(asked, None)
     return () if groups is None else groups.numbers
 
 
 def default_requirements(given: tuple[str, ...], has_hull: bool) -> tuple[str, ...]:
     """The requirements of a wish: what was given, and the hull where nothing was said of it."""
-    from crystalsmith.evaluation.requirements import parse_requirement
+    from crystalsmith.evaluation.asked.requirements import parse_requirement
 
     named = {parse_requirement(text).name for text in given}
     return given if "energy_above_hull" in named or not has_hull else (*given, STABLE)

@@ -10,7 +10,7 @@ import numpy as np
 from crystalsmith.evaluation.facts import Facts
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key
-from crystalsmith.evaluation.reference import Reference
+from crystalsmith.evaluation.reference.known import Reference
 
 MIN_RADII = 0.5
 """Two atoms closer than this share of the sum of their covalent radii are no crystal (the usual criterion of
@@ -95,7 +95,7 @@ def relatives(arrays: Arrays, reference: Reference | None, parent: str = "", mos
 def _relative(name: str, known: Arrays, ours: Arrays) -> dict[str, str]:
     from crystalsmith.elements import SYMBOLS
     from crystalsmith.evaluation.facts import reduced_formula
-    from crystalsmith.symmetry import space_group
+    from crystalsmith.symmetry.groups import space_group
 
     here, there = ({SYMBOLS[z - 1] for z, _ in formula_key(one[2])} for one in (ours, known))
     groups = [space_group(*one, 0.1) for one in (known, ours)]

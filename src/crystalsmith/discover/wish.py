@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.requirements import Requirement, parse_requirement
+from crystalsmith.evaluation.asked.requirements import Requirement, parse_requirement
 
 STABLE = "energy_above_hull<=0.1"
 """What is asked of every candidate where the wish itself says nothing of the hull (the field's threshold)."""
@@ -102,7 +102,7 @@ class Wish:
         if set(values) != known:
             odd = sorted(set(values) ^ known)
             raise InputError(f"The wish of this run has other options than this version knows ({odd[0]}).")
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return Wish(**plain)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.evaluation.elastic import bulk_modulus
+from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
 from crystalsmith.evaluation.matching import Arrays
-from crystalsmith.evaluation.potentials import worker_calculator
-from crystalsmith.evaluation.relaxation import GRACE, Relaxation, relax, relaxations, unknown_elements
-from crystalsmith.evaluation.relaxation import batch_size as relaxations_at_once
-from crystalsmith.evaluation.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.evaluation.potential.elastic import bulk_modulus
+from crystalsmith.evaluation.potential.potentials import worker_calculator
+from crystalsmith.evaluation.potential.relaxation import GRACE, relax, relaxations
+from crystalsmith.evaluation.potential.relaxation import batch_size as relaxations_at_once
+from crystalsmith.evaluation.potential.relaxed import Relaxation, unknown_elements
 
 Task = tuple[str, str, Arrays]
 """What to do (``energy``, ``relaxation``, ``bulk_modulus``), the candidate's name, the crystal."""

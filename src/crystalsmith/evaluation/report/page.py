@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.evaluation.asked.request import HIT, Answer, answer_lines, budget_table, target_table
@@ -79,13 +79,13 @@ def page(
         "columns": columns,
         "flags": [name for name in columns if name in FLAGS or name.startswith(HIT) or name == "meets_requirements"],
         "rows": [[row[name] for name in columns] for row in rows],
-        "before": [None if c.facts is None else _compact(c.sample.arrays) for c in crystals],
-        "after": [None if relaxed is None else _compact(relaxed(c)) for c in crystals],
+        "before": [None if c.facts is None else compact(c.sample.arrays) for c in crystals],
+        "after": [None if relaxed is None else compact(relaxed(c)) for c in crystals],
         "charts": _charts(crystals, reference),
         "targets": target_table(metrics["metrics"]),
         "target_charts": asked.charts,
         "budgets": budget_table(metrics["metrics"]),
-        "elements": _elements(crystals, reference),
+        "elements": element_shares([c.sample.numbers for c in crystals], reference),
         "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
     }
     found = metrics["run"].get("reference")
@@ -194,7 +194,8 @@ def _size(reference: dict[str, Any]) -> str:
     return f"{counts.get('structures', 0)} structures, {counts.get('hull_entries', 0)} hull entries, {scheme}"
 
 
-def _compact(arrays: Arrays | None) -> dict[str, list[float]] | None:
+def compact(arrays: Arrays | None) -> dict[str, list[float]] | None:
+    """A crystal as the viewer of a page takes it."""
     if arrays is None:
         return None
     frac, cell, numbers = arrays
@@ -261,11 +262,17 @@ def _bars(title: str, ours: ArrayLike, theirs: ArrayLike | None, values: Sequenc
     return {"title": title, "labels": [str(v) for v in values], "ours": share(ours), "reference": reference}
 
 
-def _elements(crystals: Sequence[Judged], reference: Reference | None) -> list[dict[str, Any]]:
+def element_shares(crystals: Sequence[NDArray[np.int64]], reference: Reference | None) -> list[dict[str, Any]]:
+    """The periodic table of a page: each element's place, its share of the crystals and of their atoms.
+
+    Args:
+        crystals: the atomic numbers of each.
+        reference: to compare with, where there is one.
+    """
     counts, holding = np.zeros(101), np.zeros(101)
-    for crystal in crystals:
-        counts += np.bincount(crystal.sample.numbers, minlength=101)[:101]
-        holding[np.unique(crystal.sample.numbers)] += 1
+    for numbers in crystals:
+        counts += np.bincount(numbers, minlength=101)[:101]
+        holding[np.unique(numbers)] += 1
     known = reference.element_counts if reference is not None and reference.num_structures else None
     found = []
     for z, symbol in enumerate(SYMBOLS, start=1):
@@ -300,27 +307,43 @@ def _place(z: int) -> tuple[int, int]:
 
 
 def _fill(title: str, subtitle: str, payload: dict[str, Any]) -> str:
-    assets = resources.files("crystalsmith.evaluation.report") / "assets"
+    return fill(
+        asset("report.html"),
+        title,
+        subtitle,
+        payload,
+        {"CAVEAT": CAVEAT, "SCRIPT": asset("common.js") + asset("report.js")},
+    )
 
-    def asset(name: str) -> str:
-        return (assets / name).read_text(encoding="utf-8")
 
+def asset(name: str) -> str:
+    """The text of one of the files that pages are made of."""
+    place = resources.files("crystalsmith.evaluation.report") / "assets" / name
+    return place.read_text(encoding="utf-8")
+
+
+def fill(template: str, title: str, subtitle: str, payload: dict[str, Any], parts: Mapping[str, str]) -> str:
+    """A page that opens offline: a template with its title, its data, the common style and the viewer of crystals.
+
+    Args:
+        template: with places such as ``@@TITLE@@``.
+        payload: for JSON; the page's script reads it from the element ``data``.
+        parts: texts of the template's own places.
+    """
     # Inside a script element only "<" could end the data early; JSON may write it as an escape.
     data = json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
-        "@@TITLE@@": html.escape(title),
-        "@@SUBTITLE@@": html.escape(subtitle),
-        "@@CAVEAT@@": CAVEAT,
-        "@@CSS@@": asset("report.css"),
-        "@@SCRIPT@@": asset("report.js"),
-        "@@VIEWER@@": asset("3Dmol-min.js"),
-        "@@DATA@@": data,
+    texts = {
+        "TITLE": html.escape(title),
+        "SUBTITLE": html.escape(subtitle),
+        "CSS": asset("report.css"),
+        "VIEWER": asset("3Dmol-min.js"),
+        "DATA": data,
+        **parts,
     }
-    text = asset("report.html")
     # Each place is filled from the template alone: what a formula or file name holds is never searched for places.
     pieces: list[str] = []
-    while "@@" in text:
-        before, rest = text.split("@@", 1)
-        name, text = rest.split("@@", 1)
-        pieces += [before, parts[f"@@{name}@@"]]
-    return "".join([*pieces, text])
+    while "@@" in template:
+        before, rest = template.split("@@", 1)
+        name, template = rest.split("@@", 1)
+        pieces += [before, texts[name]]
+    return "".join([*pieces, template])
