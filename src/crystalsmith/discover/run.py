@@ -121,8 +121,8 @@ def _resumed(out: Path, limits: Limits) -> Folder:
 
 
 def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
-    from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.checkpoints.find import load_model
+    from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.generation.device import choose_device
     from crystalsmith.generation.rules import make_rules
 

@@ -102,7 +102,7 @@ class Wish:
         if set(values) != known:
             odd = sorted(set(values) ^ known)
             raise InputError(f"The wish of this run has other options than this version knows ({odd[0]}).")
-        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        plain: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
         return Wish(**plain)
 
 
