@@ -65,7 +65,7 @@ def test_original_labels_of_mp20_come_back(shared) -> None:
     from crystalsmith.evaluation.reference.energies import read_entries
     from crystalsmith.evaluation.reference.hull import Hull
 
-    entries = read_entries(shared("data/hull_reference_mp2020.parquet"))
+    entries = read_entries([shared("data/hull_reference_mp2020.parquet")])
     hull = Hull.from_entries(entries.compositions, entries.energies)
     columns = ["Z", "formation_energy_per_atom", "e_above_hull", "ehull_source"]
     table = pq.read_table(shared("data/mp20.parquet"), columns=columns)

@@ -10,7 +10,8 @@ from tests.evaluation.conftest import CRYSTALS, ENERGIES, write_cifs, write_hull
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.reference.build import build_reference
-from crystalsmith.evaluation.reference.energies import parse_composition, read_energies, read_entries
+from crystalsmith.evaluation.reference.compositions import parse_composition
+from crystalsmith.evaluation.reference.energies import read_energies, read_entries
 from crystalsmith.evaluation.reference.known import Reference
 
 
@@ -59,7 +60,7 @@ def test_computed_entries_become_formation_energies(tmp_path) -> None:
         {"composition": {"Li": 2, "O": 1}, "energy": -14.0, "correction": -0.5, "entry_id": "li2o"},
     ]
     (tmp_path / "entries.json").write_text(json.dumps(entries))
-    read = read_entries(tmp_path / "entries.json")
+    read = read_entries([tmp_path / "entries.json"])
     assert read.names[2] == "li2o"
     assert read.energies == pytest.approx([0.0, 0.0, (-14.5 + 4.0 + 4.5) / 3])
     assert read.elemental_energies == pytest.approx({"Li": -2.0, "O": -4.5})
@@ -84,7 +85,12 @@ def test_energies_beside_structures_make_the_hull(tmp_path, make_dataset) -> Non
     manifest = build_reference(
         [tmp_path / "set.parquet"], tmp_path / "ref", corrections="mp2020", splits=["train", "val"]
     )
-    assert manifest["counts"] == {"structures": 4, "hull_entries": 4 + 5, "refused": {"other_split": 1}}
+    assert manifest["counts"] == {
+        "structures": 4,
+        "hull_entries": 4 + 5,
+        "hull_left_out": {},
+        "refused": {"other_split": 1},
+    }
     prepared = build_reference([make_dataset(train=5, val=2)], tmp_path / "other", splits=["val"])
     assert prepared["counts"]["structures"] == 2
 
@@ -101,7 +107,7 @@ def test_compositions_are_read_in_all_their_forms() -> None:
     assert parse_composition("Li2 O1") == parse_composition('{"Li": 0.666667, "O": 0.333333}') == {3: 2.0, 8: 1.0}
     assert parse_composition({"Fe": 3, "O": 4}) == parse_composition("Fe3O4")
     with pytest.raises((ValueError, KeyError)):
-        parse_composition("Li2(OH)")
+        parse_composition("Li2(OH")
 
 
 def test_energies_of_crystals_are_read_by_id(tmp_path) -> None:

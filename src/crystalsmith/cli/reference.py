@@ -148,5 +148,9 @@ def _sentences(manifest: dict[str, Any]) -> str:
         lines[-1] += f"elemental energies: {placed}."
     else:
         lines.append("No energies: novelty can be judged, stability cannot.")
+    for what, names in manifest.get("hull_left_out", {}).items():
+        count = counts.get("hull_left_out", {}).get(what, len(names))
+        shown = ", ".join(names[:5]) + (", ..." if count > 5 else "")
+        lines.append(f"Energies without a place: {count} for {what.replace('_', ' ')} ({shown}).")
     left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["refused"].items()))
     return "\n".join([*lines, f"Left out: {left_out}."] if left_out else lines)

@@ -16,6 +16,8 @@ from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, for
 from crystalsmith.evaluation.plausible import plausibility
 from crystalsmith.evaluation.reference.hull import Hull
 from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.reference.schemes import scheme_name
+from crystalsmith.evaluation.reference.sense import HIGHEST, LOWEST, wild
 from crystalsmith.evaluation.structures import Sample
 from crystalsmith.progress import metered
 
@@ -102,13 +104,16 @@ def place_energies(
             f"Say with --corrections in which scheme the energies are; the reference {reference.name} is in "
             f"{reference.corrections}."
         )
-    check_scheme(scheme, reference)
-    hits = 0
+    check_scheme(scheme_name(scheme), reference)
+    if not any(crystal.sample.id in energies for crystal in crystals):
+        raise InputError("None of the energies belongs to one of the crystals; the ids in both files must agree.")
     for crystal in crystals:
         given = energies.get(crystal.sample.id)
-        if given is None or crystal.facts is None:
+        if not given:
+            crystal.no_energy = "no row of the energies is its own" if given is None else "its energy is no number"
             continue
-        hits += 1
+        if crystal.facts is None:
+            continue
         if "total" in given:
             crystal.energy_per_atom = given["total"]
             composition = composition_of(crystal)
@@ -116,13 +121,21 @@ def place_energies(
             crystal.missing_elements = reference.without_elemental_energy(composition)
         if "formation" in given:
             crystal.formation_energy = given["formation"]
-        if not given and not crystal.failure:
-            crystal.failure, crystal.detail = "no_energy", "its energy is not a finite number"
-    if not hits:
-        raise InputError("None of the energies belongs to one of the crystals; the ids in both files must agree.")
+    _refuse_wild(crystals)
 
 
-def check_scheme(scheme: str, reference: Reference) -> None:
+def _refuse_wild(crystals: Sequence[Judged]) -> None:
+    """Refuse energies that are of another unit or quantity; single wild ones are a crystal's own affair.
+
+    Raises:
+        InputError: if more than half of them make no sense.
+    """
+    known = [(c.formation_energy, len(c.sample.numbers)) for c in crystals if c.formation_energy is not None]
+    if sum(not LOWEST <= energy <= HIGHEST for energy, _ in known) > len(known) / 2:
+        wild([energy for energy, _ in known], [size for _, size in known], "the crystals")
+
+
+def check_scheme(scheme: str | None, reference: Reference) -> None:
     """Refuse energies of one correction scheme beside a hull of another.
 
     Raises:

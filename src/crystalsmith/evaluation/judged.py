@@ -21,6 +21,7 @@ class Judged:
         facts: of the crystal as given; None where there is none.
         relaxed: facts of the relaxed crystal.
         failure, detail: why it could not be judged to the end.
+        no_energy: why a table of energies gives it none; it counts as not stable, and in every other rate as it is.
         formation_energy: eV/atom on the reference's scale.
         energy_rank: among the crystals of its reduced formula by energy, 1 is the lowest.
         energy_above_hull: eV/atom.
@@ -50,6 +51,7 @@ class Judged:
     relaxed: Facts | None = None
     failure: str = ""
     detail: str = ""
+    no_energy: str = ""
     energy_per_atom: float | None = None
     formation_energy: float | None = None
     formation_energy_given: float | None = None

@@ -5,6 +5,7 @@ Rates count all crystals that were asked for: what failed on the way counts as n
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,9 @@ THRESHOLDS = (0.0, 0.05, 0.1)
 RADIOACTIVE = frozenset({43, 61, *range(84, 101)})
 """Elements without a stable isotope, but for bismuth, which is as good as stable."""
 
+SHOWN = 20
+"""Names of crystals without an energy that are kept."""
+
 NOBLE_GASES = frozenset({2, 10, 18, 36, 54})
 
 SCARCE = frozenset({44, 45, 46, 52, 75, 76, 77, 78, 79})
@@ -36,6 +40,7 @@ def summarise(crystals: Sequence[Judged], reference: Reference | None, relaxed: 
     found: dict[str, Any] = {
         "requested": len(crystals),
         "valid": rate([c.valid for c in crystals]),
+        "no_energy": _without_energy(crystals),
         "failures": dict(Counter(c.failure for c in crystals if c.failure).most_common()),
         "charge_balanced": _charge_balance(crystals, missing),
         "plausible": rate([c.plausibility is not None and c.plausibility.plausible for c in crystals]),
@@ -54,10 +59,21 @@ def summarise(crystals: Sequence[Judged], reference: Reference | None, relaxed: 
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _without_energy(crystals: Sequence[Judged]) -> dict[str, Any] | None:
+    """The crystals to which a table of energies gives none; None where it gives one to each."""
+    names = [c.sample.id for c in crystals if c.no_energy]
+    return {"count": len(names), "ids": names[:SHOWN]} if names else None
+
+
 def _charge_balance(crystals: Sequence[Judged], missing: dict[str, str]) -> dict[str, Any] | None:
     judged = [c for c in crystals if c.facts is not None]
     if not any(c.charge_balanced is not None for c in judged):
-        missing["charge_balanced"] = "smact is not installed (pip install 'crystalsmith[evaluate]')"
+        installed = importlib.util.find_spec("smact") is not None
+        missing["charge_balanced"] = (
+            "SMACT gave no verdict on any crystal (none is described, or its search took too long)"
+            if installed
+            else "smact is not installed (pip install 'crystalsmith[evaluate]')"
+        )
         return None
     return rate([c.charge_balanced for c in crystals])
 

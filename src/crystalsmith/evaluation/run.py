@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +22,7 @@ from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import summarise
 from crystalsmith.evaluation.reference.energies import read_energies
 from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.reference.schemes import release_warning
 from crystalsmith.evaluation.report.results import write_results
 from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
 from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
@@ -77,6 +79,9 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     if options.energies is not None and options.relaxation is not None:
         raise InputError("Give either --energies or --potential: a crystal has one energy.")
     check_hull(options.hull, options.hull_limit, options.relaxation, reference)
+    warning = None if reference is None else _release_warning(reference, options)
+    if warning is not None:
+        print(f"crystalsmith: warning: {warning}", file=sys.stderr)
     clock = Clock()
     samples = read_samples(structures, options.limit)
     options.request.check(samples, options.relaxation, options.energies is not None, reference)
@@ -104,6 +109,8 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
             )
     found |= _variety(crystals, arrays, options.held_out)
     clock.lap("variety")
+    if warning is not None:
+        found["warnings"] = [warning]
     asked = judge_request(crystals, arrays, control, options.request, options.relaxation)
     found |= asked.metrics
     found["missing"] |= asked.missing
@@ -170,6 +177,13 @@ def _variety(
     return found
 
 
+def _release_warning(reference: Reference, options: Options) -> str | None:
+    """What to say of the reference's corrections where an evaluation rests on them."""
+    if not reference.num_entries or (options.energies is None and options.relaxation is None):
+        return None
+    return release_warning(reference.manifest)
+
+
 def _as_given(crystal: Judged) -> Arrays | None:
     return crystal.sample.arrays if crystal.valid and not crystal.failure else None
 
@@ -213,7 +227,7 @@ def _facts_of_run(structures: Path, options: Options, reference: Reference | Non
 
 
 def _facts_of_reference(reference: Reference) -> dict[str, Any]:
-    known = ("name", "created", "sources", "splits", "corrections", "counts")
+    known = ("name", "created", "sources", "splits", "corrections", "pymatgen", "counts")
     return {"path": str(reference.path), **{k: reference.manifest.get(k) for k in known}}
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import crystalsmith
 from crystalsmith.data.dataset import FORMAT as DATASET_FORMAT
 from crystalsmith.data.dataset import SPLIT_CODES, CrystalDataset
+from crystalsmith.data.delimited import find_column
 from crystalsmith.data.readers import open_source
 from crystalsmith.data.rows import Chunk, Refused, Row
 from crystalsmith.elements import SYMBOLS
@@ -25,9 +26,12 @@ from crystalsmith.engine.work import in_order
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import density
 from crystalsmith.evaluation.framework import framework
-from crystalsmith.evaluation.reference.energies import Entries, read_entries
+from crystalsmith.evaluation.reference.computed import holds_computed
+from crystalsmith.evaluation.reference.energies import COMPOSITION_NAMES, SHOWN, Entries, column_names, read_entries
 from crystalsmith.evaluation.reference.known import ADDED_ELEMENT, FORMAT, formula_text, parse_elements
+from crystalsmith.evaluation.reference.schemes import pymatgen_release, scheme_name
 from crystalsmith.progress import metered
+from crystalsmith.schema import read_json
 
 CHUNK = 500
 """Rows that a worker gets at a time."""
@@ -71,18 +75,31 @@ def build_reference(
     _check_output(output, overwrite)
     if splits is not None and not (splits and set(splits) <= set(SPLIT_CODES)):
         raise InputError(f"Splits are train, val and test, not {', '.join(splits) or 'none'}.")
+    given = _elemental_energies(elemental_energies)
     hulls = [hull] if hull else []
     structures: list[Path] = []
+    computed: set[Path] = set()
     for path in inputs:
-        (hulls if hull is None and is_entry_table(path) else structures).append(path)
+        entry, crystals = holds_computed(path)
+        if hull is not None and entry and not crystals:
+            raise InputError(f"{path} holds computed entries without structures; leave --hull out, or give it there.")
+        if hull is None and (entry or is_entry_table(path)):
+            hulls.append(path)
+            computed.add(path)
+        if crystals or not (entry or (hull is None and is_entry_table(path))):
+            structures.append(path)
     gathered = _Gathered()
     for path in structures:
-        _gather(path, None if splits is None else frozenset(splits), jobs, gathered)
-    entries = Entries.join([read_entries(path) for path in hulls]) if hulls else gathered.entries
+        # The energies of computed entries are totals, which are placed by their elements.
+        _gather(path, None if splits is None else frozenset(splits), jobs, gathered, energies=path not in computed)
+    parts = [read_entries(hulls, given)] if hulls else []
+    if hull is None and gathered.entries.names:
+        parts.append(gathered.entries.checked(", ".join(str(path) for path in structures)))
+    entries = Entries.join(parts) if parts else Entries([], [], [])
     if not gathered.ids and not entries.names:
         raise InputError(f"{inputs[0]} holds neither structures nor energies that can be used; check the file.")
-    scheme = _scheme(corrections, entries)
-    known = _elemental_energies(elemental_energies, entries)
+    scheme = _scheme(scheme_name(corrections), entries)
+    known = given if given is not None and entries.elemental_energies is None else entries.elemental_energies
     arrays = {**(gathered.arrays() if gathered.ids else {}), **_hull_arrays(entries)}
     manifest = {
         "format": FORMAT,
@@ -92,10 +109,13 @@ def build_reference(
         "sources": [str(p) for p in [*structures, *hulls]],
         "splits": None if splits is None else list(splits),
         "corrections": scheme,
+        "pymatgen": pymatgen_release(),
         "elemental_energies": known,
+        "hull_left_out": {reason: names[:SHOWN] for reason, names in sorted(entries.left_out.items())},
         "counts": {
             "structures": len(gathered.ids),
             "hull_entries": len(arrays.get("hull_energies", ())),
+            "hull_left_out": {reason: len(names) for reason, names in sorted(entries.left_out.items())},
             "refused": gathered.refused,
         },
         "elements": sorted({SYMBOLS[z - 1] for c in entries.compositions for z in c}),
@@ -134,7 +154,7 @@ class _Gathered:
         }
 
 
-def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathered) -> None:
+def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathered, energies: bool = True) -> None:
     chunks, total = _chunks(path, splits)
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
@@ -150,8 +170,10 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
                 into.density.append(row.density)
                 into.space_group.append(row.space_group)
                 into.frameworks.add(row.framework)
-                if row.energy is not None:
+                if row.energy is not None and energies:
                     into.entries.add(row.id, row.composition, row.energy)
+                elif row.unread and energies:
+                    into.entries.leave_out("energy_no_number", f"{row.id} ({row.unread})")
             advance(len(rows))
 
 
@@ -165,6 +187,7 @@ class _Described:
     framework: bytes
     composition: dict[int, float]
     energy: float | None
+    unread: str
 
 
 def _describe(chunk: Chunk, splits: frozenset[str] | None) -> list[_Described | str]:
@@ -197,6 +220,7 @@ def _described(row: Row) -> _Described | str:
         framework=label.encode(),
         composition={int(z): float(n) for z, n in zip(elements, counts, strict=True)},
         energy=row.labels.get(ENERGY_LABEL),
+        unread=row.odd.get(ENERGY_LABEL, ""),
     )
 
 
@@ -242,16 +266,15 @@ def _is_dataset(path: Path) -> bool:
 
 def is_entry_table(path: Path) -> bool:
     """Whether a file is a table of compositions and energies without structures."""
-    if path.suffix.lower() not in (".parquet", ".pq", ".csv") or not path.is_file():
+    if path.suffix.lower() not in (".parquet", ".pq", ".csv", ".tsv") or not path.is_file():
         return False
     from crystalsmith.data.tables import choose_columns
-    from crystalsmith.evaluation.reference.energies import column_names
 
     names = column_names(path)
     try:
         choose_columns(names, str(path))
     except InputError:
-        return "composition" in names or "formula" in names
+        return find_column(names, COMPOSITION_NAMES) is not None
     return False
 
 
@@ -270,15 +293,10 @@ def _scheme(corrections: str | None, entries: Entries) -> str | None:
     return corrections
 
 
-def _elemental_energies(path: Path | None, entries: Entries) -> dict[str, float] | None:
+def _elemental_energies(path: Path | None) -> dict[str, float] | None:
     if path is None:
-        return entries.elemental_energies
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"There is no file {path}; give a JSON of elemental energies.") from None
-    except (OSError, ValueError):
-        raise InputError(f"{path} is not readable as JSON; give {{symbol: eV/atom}}.") from None
+        return None
+    loaded = read_json(path, mend="give a JSON of elemental energies, {symbol: eV/atom}")
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} should map element symbols to eV/atom.")
     return parse_elements(loaded, str(path))

@@ -79,6 +79,7 @@ def row_of(crystal: Judged) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: getattr(crystal, name) for name in COLUMNS if hasattr(crystal, name)}
     row |= {"id": crystal.sample.id, "num_atoms": len(crystal.sample.numbers) or None}
+    row["detail"] = crystal.detail or crystal.no_energy
     row["formation_energy_per_atom"] = crystal.formation_energy
     row["missing_elements"] = " ".join(crystal.missing_elements)
     row["biased_elements"] = " ".join(crystal.biased_elements)
@@ -123,6 +124,7 @@ def write_results(
         row |= {name: rounded(value) for name, value in answers.items()}
         row |= {name: crystal.sample.columns.get(name.removeprefix("input_")) for name in extra}
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
+    ledger += [(c.sample.id, "no_energy", c.no_energy) for c in crystals if c.no_energy and not c.failure]
     write_atomically(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
     write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
     write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
@@ -183,6 +185,9 @@ def sentences(metrics: dict[str, Any]) -> str:
     if found.get("rmsd", {}).get("of"):
         lines.append(f"Displacement by relaxation: median {found['rmsd']['median']:.3f} angstrom.")
     lines += [f"{label}: {text}." for label, text in answer_lines(found)]
+    if (without := found.get("no_energy")) is not None:
+        named = ", ".join(without["ids"][:5]) + (", ..." if without["count"] > 5 else "")
+        lines.append(f"Without energy: {without['count']} ({named}); they count as not stable.")
     if found["failures"]:
         lines.append("Failures: " + ", ".join(f"{name} {n}" for name, n in found["failures"].items()) + ".")
     for name, reason in found["missing"].items():
