@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from crystalsmith.data.files import CifFolderSource, CifZipSource, DatabaseSource, ExtxyzSource, JsonSource
+from crystalsmith.data.cif.read import DISORDER
+from crystalsmith.data.databases import DatabaseSource
+from crystalsmith.data.extxyz import ExtxyzSource
+from crystalsmith.data.folders import FolderSource, LeftOut, ZipSource, kind_of, said, sorted_out, walk
+from crystalsmith.data.json_files import JsonSource
+from crystalsmith.data.opening import COMPRESSED, check_file
 from crystalsmith.data.rows import Chunk
 from crystalsmith.data.tables import CsvSource, ParquetSource
 from crystalsmith.errors import InputError
 
 FORMATS = (
-    "a Parquet or CSV file, a folder with train/val/test files, a folder or zip of CIFs, extended XYZ (.extxyz, .xyz), "
-    "pymatgen JSON (.json, .jsonl, also .gz) or an ASE database (.db)"
+    "a CIF or POSCAR, a folder or zip of these, a Parquet or CSV file, a folder with train/val/test files, extended XYZ "
+    "(.extxyz, .xyz), JSON of structures (.json, .jsonl) or an ASE database (.db)"
 )
 
 
@@ -36,6 +40,7 @@ class Sources:
         self.path, self.parts = path, parts
         counts = [part.num_rows for part in parts]
         self.num_rows: int | None = None if None in counts else sum(c or 0 for c in counts)
+        self.files_left_out: list[LeftOut] = [one for part in parts for one in getattr(part, "files_left_out", [])]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """The chunks of each part in turn."""
@@ -48,59 +53,65 @@ class Sources:
             before += read
 
 
-def open_source(path: Path | str) -> Source:
-    """The reader for an input.
+def open_source(path: Path | str, disorder: str = "refuse") -> Source:
+    """The reader for an input; the one door through which every command reads crystals.
+
+    Args:
+        path: file or folder.
+        disorder: what becomes of partly occupied sites, one of :data:`crystalsmith.data.cif.read.DISORDER`.
 
     Raises:
         InputError: if there is no such input, or none of the readers knows its kind.
     """
     path = Path(path)
-    if not path.exists():
+    if disorder not in DISORDER:
+        raise InputError(f"Partly occupied sites: {' or '.join(DISORDER)}, not {disorder!r}.")
+    if not path.exists() and not path.is_symlink():
         raise InputError(f"There is no file or folder {path}; give {FORMATS}.")
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, disorder)
+    check_file(path)
+    if kind_of(path.name):
+        return FolderSource.of_file(path, disorder)
     suffixes = [s.lower() for s in path.suffixes]
-    last = suffixes[-1] if suffixes else ""
-    if last in (".gz", ".bz2", ".xz") and len(suffixes) > 1 and suffixes[-2] in (".json", ".jsonl"):
-        return JsonSource(path)
+    packed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    last = (suffixes[-2] if packed and len(suffixes) > 1 else suffixes[-1]) if suffixes else ""
     readers: dict[str, Callable[[Path], Source]] = {
-        ".parquet": ParquetSource,
-        ".pq": ParquetSource,
-        ".csv": CsvSource,
-        ".zip": CifZipSource,
+        ".parquet": lambda p: ParquetSource(p, disorder=disorder),
+        ".pq": lambda p: ParquetSource(p, disorder=disorder),
+        ".csv": lambda p: CsvSource(p, disorder=disorder),
+        ".tsv": lambda p: CsvSource(p, disorder=disorder),
+        ".zip": lambda p: ZipSource(p, disorder),
         ".extxyz": ExtxyzSource,
         ".xyz": ExtxyzSource,
-        ".json": JsonSource,
-        ".jsonl": JsonSource,
-        ".ndjson": JsonSource,
+        ".json": lambda p: JsonSource(p, disorder),
+        ".jsonl": lambda p: JsonSource(p, disorder),
+        ".ndjson": lambda p: JsonSource(p, disorder),
         ".db": DatabaseSource,
-        ".cif": lambda p: CifFolderSource(p.parent, [p.name]),
     }
-    if last not in readers:
+    if last not in readers or (packed and last in (".parquet", ".pq", ".zip", ".db")):
         raise InputError(f"{path} has an ending that no reader knows; give {FORMATS}.")
     return readers[last](path)
 
 
-def _open_folder(path: Path) -> Source:
+def _open_folder(path: Path, disorder: str) -> Source:
     if (path / "manifest.json").exists():
         raise InputError(f"{path} is a prepared data set already; give the original data, or train on it as it is.")
     parts: list[Source] = []
     for split in ("train", "val", "test"):
         if (path / f"{split}.csv").exists():
-            parts.append(CsvSource(path / f"{split}.csv", split))
+            parts.append(CsvSource(path / f"{split}.csv", split, disorder))
         elif (path / f"{split}.parquet").exists():
-            parts.append(ParquetSource(path / f"{split}.parquet", split))
+            parts.append(ParquetSource(path / f"{split}.parquet", split, disorder))
     if parts:
         return Sources(path, parts)
-    names = [
-        os.path.relpath(os.path.join(folder, name), path)
-        for folder, _, files in os.walk(path)
-        for name in files
-        if name.lower().endswith(".cif")
-    ]
-    if not names:
-        raise InputError(f"{path} holds neither .cif files nor train/val/test.csv; give {FORMATS}.")
-    return CifFolderSource(path, names)
+    names, links = walk(path)
+    taken, left_out = sorted_out(names)
+    if not taken:
+        raise InputError(
+            f"{path} holds neither CIF nor POSCAR files nor train/val/test.csv{said(left_out)}; give {FORMATS}."
+        )
+    return FolderSource(path, names, disorder, links)
 
 
 def sha256_of(path: Path) -> str:

@@ -18,6 +18,12 @@ from crystalsmith.properties import PROPERTIES, canonical_name, preference
 
 ID_NAMES = ("material_id", "id", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
 SPLIT_NAMES = ("mp20_split", "split")
+CELL_NAMES = ("lattice", "cell", "lattice_vectors", "lattice_matrix")
+FRACTIONAL_NAMES = ("frac", "frac_coords", "fractional_coordinates", "scaled_positions")
+CARTESIAN_NAMES = ("cartesian_site_positions", "positions", "cart_coords")
+SPECIES_NAMES = ("Z", "atomic_numbers", "numbers", "species", "species_at_sites", "atom_types")
+CIF_NAMES = ("cif", "cif_string", "cif.conv")
+STRUCTURE_NAMES = ("structure", "atoms", "structure_dict", "final_structure")
 STRUCTURAL_NAMES = frozenset(
     ("n_atoms", "num_atoms", "nsites", "natoms", "nelements", "volume", "min_dist", "index", "elements", "formula")
     + ("pretty_formula", "cif", "structure", "lattice", "cell", "frac", "frac_coords", "z", "atomic_numbers")
@@ -31,6 +37,10 @@ _SPLIT_ALIASES = {"valid": "val", "validation": "val", "training": "train", "tes
 _ISOTOPES = {"D": 1, "T": 1}
 MAX_ID_LENGTH = 120
 MAX_LABEL_LENGTH = 64
+
+
+Note = tuple[str, str]
+"""A word from a short list and a sentence: what is strange about a crystal that was read all the same."""
 
 
 class RowError(Exception):
@@ -55,6 +65,7 @@ class Row:
         labels: property name to value, ours where we have one, else as written; unlabelled ones are absent.
         split: ``train``, ``val``, ``test`` or None where the input does not say.
         odd: cells of label columns that are no plain numbers, as text.
+        notes: what is strange about it, where it was read all the same.
     """
 
     number: int
@@ -65,6 +76,7 @@ class Row:
     labels: dict[str, float]
     split: str | None
     odd: dict[str, str] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,13 @@ Item = TypeVar("Item")
 
 
 def parse_each(
-    items: Iterable[tuple[int, str, Item]], parse: Callable[[int, str, Item], Row]
+    items: Iterable[tuple[int, str, Item]], parse: Callable[[int, str, Item], Row | list[Row | Refused]]
 ) -> Iterator[Row | Refused]:
-    """Parse items of ``(number, id, content)`` one by one; whatever goes wrong costs that item alone."""
+    """Parse items of ``(number, id, content)`` one by one, each one or several crystals; what goes wrong costs that item."""
     for number, name, content in items:
         try:
-            yield parse(number, name, content)
+            found = parse(number, name, content)
+            yield from found if isinstance(found, list) else [found]
         except RowError as error:
             yield Refused(number, name, error.reason, error.detail)
         except RecursionError:

@@ -54,7 +54,7 @@ class Computed:
 
 def holds_computed(path: Path) -> tuple[bool, bool]:
     """Whether a JSON file begins with computed entries, and whether these have structures."""
-    from crystalsmith.data.files import JsonSource
+    from crystalsmith.data.json_files import JsonSource
 
     if not any(s.lower() in (".json", ".jsonl", ".ndjson") for s in path.suffixes) or not path.is_file():
         return False, False

@@ -251,7 +251,7 @@ def _computed_entries(path: Path, left_out: Entries) -> list[Computed]:
     Raises:
         InputError: if there is none, or they are of different functionals.
     """
-    from crystalsmith.data.files import JsonSource
+    from crystalsmith.data.json_files import JsonSource
 
     found, reasons = [], Counter[str]()
     for name, content in JsonSource(path).entries():
