@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+MAX_VOLUME_PER_ATOM = 2000.0
+"""Cubic angstrom; beyond this a cell holds a molecule or nothing, and no crystal (known ones have less than 300)."""
+
 _MAX_IMAGES = 40
 """Images per direction beyond which a cell counts as collapsed; a reduced cell needs one or two."""
 

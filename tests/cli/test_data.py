@@ -83,7 +83,7 @@ NAN = [float("nan")] * 24
 BAD = {
     "no such file": (lambda d: d / "none.csv", "no file or folder"),
     "unknown ending": (lambda d: write(d / "a.docx", "x"), "no reader knows"),
-    "empty folder": (lambda d: d, "neither .cif files nor"),
+    "empty folder": (lambda d: d, "neither CIF nor POSCAR files nor"),
     **{
         f"empty {ending}": (lambda d, ending=ending: write(d / f"a.{ending}", ""), says)
         for ending, says in {
@@ -117,7 +117,7 @@ BAD = {
     "truncated json": (lambda d: write(d / "a.json", json.dumps([salt().as_dict()])[:-40]), "not complete JSON"),
     "escaping zip": (lambda d: cif_zip(d / "a.zip", {"ok.cif": CIF, "../evil.cif": CIF}), "points outside"),
     "absolute zip": (lambda d: cif_zip(d / "a.zip", {"/etc/evil.cif": CIF}), "points outside"),
-    "zip without crystals": (lambda d: cif_zip(d / "a.zip", {"a.txt": "x"}), "holds no .cif"),
+    "zip without crystals": (lambda d: cif_zip(d / "a.zip", {"a.txt": "x"}), "holds neither CIF nor POSCAR"),
     "xyz cut short": (lambda d: write(d / "a.xyz", "99999999999\nLattice\nNa 0 0 0\n"), "ends before"),
     "xyz out of step": (lambda d: write(d / "a.xyz", "1\nc\nNa 0 0 0\nCl 0 0 0\n"), "line 4 should be"),
     "deeply nested json": (lambda d: write(d / "a.json", "[" * 200_000), "not complete JSON"),

@@ -32,8 +32,8 @@ def prepare(
     input: Annotated[
         Path,
         typer.Argument(
-            help="Parquet, CSV with a 'cif' column, folder with train/val/test files, folder or zip of CIFs, "
-            "extended XYZ, pymatgen JSON, or ASE database."
+            help="Parquet, CSV with a 'cif' column, folder with train/val/test files, CIF or POSCAR, folder or zip of "
+            "these, extended XYZ, JSON of structures, or ASE database."
         ),
     ],
     output: Annotated[Path, typer.Argument(help="Folder to make.")],
@@ -71,6 +71,9 @@ def prepare(
             "between thousands) or category. Repeatable.",
         ),
     ] = None,
+    disorder: Annotated[
+        str, typer.Option(help="Partly occupied sites: refuse the row, or take the largest occupancy of each site.")
+    ] = "refuse",
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 for all cores.")] = 0,
     limit: Annotated[int, typer.Option(help="Read only this many rows; 0 for all.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set; that of the folder by default.")] = "",
@@ -102,6 +105,7 @@ def prepare(
         name=name or None,
         overwrite=overwrite,
         above_hull=None if reference is None else _above_hull(reference),
+        disorder=disorder,
         labels=label,
     )
     if as_json:

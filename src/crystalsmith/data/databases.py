@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from crystalsmith.data.cif.sites import MAX_SITES
 from crystalsmith.data.extxyz import row_of_atoms
@@ -62,7 +61,9 @@ class DatabaseSource:
                 connection.set_progress_handler(lambda: time.monotonic() > until, 100_000)
                 kind = connection.execute("SELECT type FROM sqlite_master WHERE name = 'systems'").fetchone()
                 if kind is not None and kind[0] != "table":
-                    raise InputError(f"{path} has a {kind[0]} in the place of its table of crystals; write it with ase.db.")
+                    raise InputError(
+                        f"{path} has a {kind[0]} in the place of its table of crystals; write it with ase.db."
+                    )
                 self._ids = [row[0] for row in connection.execute("SELECT id FROM systems ORDER BY id")]
         except sqlite3.Error as error:
             message = f"{path} is not an ASE database in SQLite form ({error}); write it with ase.db."

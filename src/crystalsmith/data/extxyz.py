@@ -85,7 +85,9 @@ def _check(text: str) -> None:
     found = _PROPERTIES.search(lines[1])
     widths = found[1].split(":")[2::3] if found else []
     if any(not (w.isascii() and w.isdigit() and 0 < len(w) < 4) for w in widths) or sum(map(int, widths)) > MAX_COLUMNS:
-        raise RowError("unreadable", f"Properties={found[1][:40] if found else ''} announces other columns than can be read")
+        raise RowError(
+            "unreadable", f"Properties={found[1][:40] if found else ''} announces other columns than can be read"
+        )
     if not _LATTICE.search(lines[1]):
         raise RowError("bad_cell", "the frame has no Lattice, so it is a molecule and no crystal")
 

@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 
 from crystalsmith.cells import PRIMITIVE_TOLERANCE, niggli_reduce, primitive_cell, right_handed, symmetric_polar
 from crystalsmith.data.rows import SPLITS, Chunk, Refused, Row, RowError
+from crystalsmith.data.sense import closeness, overlap_text, volume_problem
 from crystalsmith.elements import SYMBOLS
-
-SHORTEST_DISTANCE = 0.5
-"""Angstrom; atoms nearer than this lie on top of each other. The shortest bond there is, H-H, has 0.74."""
-
-MIN_VOLUME_PER_ATOM = 1.0
-"""Cubic angstrom; the densest crystals there are have about 5 (diamond 5.7, beryllium 8, solid hydrogen more)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ class Prepared:
         numbers: ``(C,)`` row numbers in the input, from 1.
         odd: by label, the crystals (0 to C - 1) and texts of the cells that are no plain numbers.
         fingerprints: ``(C, 8)``, the same for the same crystal; see :func:`fingerprints`.
+        noted: what is strange about rows that were kept.
         split_from_hash: how many of the splits were assigned here.
     """
 
@@ -72,6 +68,7 @@ class Prepared:
     odd: dict[str, list[tuple[int, str]]]
     fingerprints: NDArray[np.float64]
     refused: list[Refused] = field(default_factory=list)
+    noted: list[Refused] = field(default_factory=list)
     split_from_hash: int = 0
     left_handed: int = 0
     folded: int = 0
@@ -91,11 +88,13 @@ def prepare_chunk(chunk: Chunk, rules: Rules) -> Prepared:
         except RowError as error:
             refused.append(Refused(row.number, row.id, error.reason, error.detail))
     prepared = _stack(kept, rules)
-    near = np.flatnonzero(prepared[1] < SHORTEST_DISTANCE)
-    for k in near:
-        detail = f"two atoms are {prepared[1][k]:.3f} angstrom apart"
+    near = {k: overlap_text(*pair) for k, pair in enumerate(prepared[1].tolist())}
+    near = {k: detail for k, detail in near.items() if detail}
+    for k, detail in near.items():
         refused.append(Refused(kept[k].number, kept[k].id, "overlapping_atoms", detail))
-    result = prepared[0] if not len(near) else _stack([r for k, r in enumerate(kept) if k not in set(near)], rules)[0]
+    kept = [row for k, row in enumerate(kept) if k not in near]
+    result = prepared[0] if not near else _stack(kept, rules)[0]
+    result.noted = [Refused(row.number, row.id, *note) for row in kept for note in row.notes]
     result.refused = sorted(refused, key=lambda r: r.number)
     result.left_handed, result.folded = tally["left_handed"], tally["folded"]
     result.split_from_hash = tally["split_from_hash"]
@@ -111,6 +110,9 @@ def _prepare_row(row: Row, rules: Rules, tally: dict[str, int]) -> Row:
         raise RowError("split_not_kept", split)
     _check_numbers(row)
     _check_elements(row.atomic_numbers, rules.elements)
+    problem = volume_problem(row.cell, row.atomic_numbers)
+    if problem:
+        raise RowError("bad_cell", problem)
     energy = row.labels.get("energy_above_hull")
     if rules.max_energy_above_hull is not None and energy is not None and energy > rules.max_energy_above_hull:
         raise RowError("above_hull", f"{energy:.4f} eV/atom above the hull")
@@ -136,12 +138,6 @@ def _check_numbers(row: Row) -> None:
         raise RowError("not_finite", "a coordinate is NaN or infinite")
     if not np.isfinite(row.cell).all():
         raise RowError("not_finite", "a lattice vector is NaN or infinite")
-    volume = abs(float(np.linalg.det(row.cell)))
-    if not volume > 1e-6:
-        raise RowError("bad_cell", "the lattice vectors span no volume")
-    if volume < MIN_VOLUME_PER_ATOM * len(row.atomic_numbers):
-        per_atom = volume / len(row.atomic_numbers)
-        raise RowError("bad_cell", f"{per_atom:.3g} cubic angstrom per atom is less than any crystal has")
 
 
 def _check_elements(numbers: NDArray[np.int64], allowed: frozenset[int] | None) -> None:
@@ -173,7 +169,7 @@ def hash_split(name: str, fractions: tuple[float, float, float]) -> str:
 
 
 def _stack(rows: list[Row], rules: Rules) -> tuple[Prepared, NDArray[np.float64]]:
-    """All rows as arrays in reduced, symmetric form, and the shortest distance in each crystal."""
+    """All rows as arrays in reduced, symmetric form, and the shortest distances in each crystal."""
     count = np.array([len(r.atomic_numbers) for r in rows], dtype=np.int64)
     frac = np.concatenate([np.zeros((0, 3)), *(r.frac_coords for r in rows)])
     cell = np.array([r.cell for r in rows]).reshape(-1, 3, 3)
@@ -208,7 +204,7 @@ def fingerprints(
     frac_coords: NDArray[np.float64], cell: NDArray[np.float64], numbers: NDArray[np.int64], count: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Eight numbers ``(C, 8)`` that agree for the same crystal whatever its origin and order of atoms, and the shortest
-    distances ``(C,)`` in angstrom.
+    distances ``(C, 2)``: in angstrom, and as a share of the sum of the covalent radii.
 
     The eight are a hash of the composition, the elements of the metric tensor in size order (rounding may exchange axes
     of equal length) and the mean distance of nearest images, plain and weighted by atomic numbers. The nearest image is
@@ -219,7 +215,7 @@ def fingerprints(
     lengths = np.sort(np.sqrt(np.diagonal(metric, axis1=-2, axis2=-1)), axis=-1)
     products = np.sort(np.abs(np.stack([metric[:, 0, 1], metric[:, 0, 2], metric[:, 1, 2]], -1)), axis=-1)
     mean, weighted = np.zeros(len(count)), np.zeros(len(count))
-    shortest = lengths[:, 0].copy()
+    shortest = np.stack([lengths[:, 0], np.full(len(count), np.inf)], -1)
     for crystals, atoms in _same_size(count):
         delta = frac_coords[atoms][:, :, None] - frac_coords[atoms][:, None, :]
         delta -= np.rint(delta)
@@ -230,7 +226,9 @@ def fingerprints(
         weighted[crystals] = (distance * pair).sum((1, 2)) / pair.sum((1, 2))
         n = atoms.shape[1]
         distance[:, np.arange(n), np.arange(n)] = np.inf
-        shortest[crystals] = np.minimum(shortest[crystals], distance.min((1, 2)))
+        shortest[crystals, 0] = np.minimum(shortest[crystals, 0], distance.min((1, 2)))
+        if n > 1:
+            shortest[crystals, 1] = closeness(distance, numbers[atoms])
     starts = np.cumsum(count) - count
     # A sum over atoms of a scrambled square is a composition hash that does not depend on order.
     scrambled = np.sin(numbers * 12.9898) * 43758.5453 % 1.0

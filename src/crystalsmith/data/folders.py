@@ -16,7 +16,7 @@ from crystalsmith.data.cif.read import rows_of_cif
 from crystalsmith.data.opening import COMPRESSED, read_limited, text_of, too_large, unpacked
 from crystalsmith.data.poscar import MAX_TEXT as MAX_POSCAR
 from crystalsmith.data.poscar import crystal_of_poscar
-from crystalsmith.data.rows import Refused, Row, RowError, parse_each, row_id
+from crystalsmith.data.rows import Refused, Row, parse_each, row_id
 from crystalsmith.errors import InputError
 
 MAX_MEMBERS = 2_000_000
@@ -74,7 +74,9 @@ def sorted_out(names: Sequence[str]) -> tuple[list[str], list[LeftOut]]:
             left.setdefault("hidden", []).append(name)
         elif kind_of(name):
             taken.append(name)
-        elif ending in (".zip", ".tar", ".tgz", ".7z", ".rar") or name.lower().endswith((".tar.gz", ".tar.bz2", ".tar.xz")):
+        elif ending in (".zip", ".tar", ".tgz", ".7z", ".rar") or name.lower().endswith(
+            (".tar.gz", ".tar.bz2", ".tar.xz")
+        ):
             left.setdefault("archives inside", []).append(name)
         else:
             left.setdefault("neither CIF nor POSCAR", []).append(name)
@@ -90,6 +92,7 @@ class StructureFiles:
     names: Sequence[str]
     zipped: bool
     disorder: str
+    elements_matter: bool = True
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,7 +109,7 @@ class StructureFiles:
         text = text_of(content)
         if kind == "cif":
             return rows_of_cif(number, name, text, self.disorder)
-        crystal, notes = crystal_of_poscar(text)
+        crystal, notes = crystal_of_poscar(text, self.elements_matter)
         return [Row(number, name, *crystal, {}, None, notes=notes)]
 
 
@@ -130,16 +133,17 @@ class FolderSource:
     """All structure files below a folder, in order of their names; or one file by itself."""
 
     def __init__(self, path: Path, names: Sequence[str], disorder: str = "refuse", links: Sequence[str] = ()) -> None:
-        self.path, self.disorder = path, disorder
+        self.path, self.disorder, self._elements_matter = path, disorder, True
         self._names, self.files_left_out = sorted_out(names)
         if links:
             self.files_left_out.append(LeftOut("links to folders", len(links), min(links)[:120]))
         self.num_rows: int | None = len(self._names)
 
     @classmethod
-    def of_file(cls, path: Path, disorder: str) -> FolderSource:
-        """One file, whatever its name."""
+    def of_file(cls, path: Path, disorder: str, elements_matter: bool) -> FolderSource:
+        """One file by itself."""
         source = cls(path.parent, (), disorder)
+        source._elements_matter = elements_matter
         source._names, source.num_rows, source.path = [path.name], 1, path
         return source
 
@@ -147,7 +151,7 @@ class FolderSource:
         """``size`` files at a time."""
         folder = self.path if self.path.is_dir() else self.path.parent
         for k in range(0, len(self._names), size):
-            yield StructureFiles(k + 1, folder, self._names[k : k + size], False, self.disorder)
+            yield StructureFiles(k + 1, folder, self._names[k : k + size], False, self.disorder, self._elements_matter)
 
 
 def walk(path: Path) -> tuple[list[str], list[str]]:

@@ -38,6 +38,13 @@ def _counts(manifest: Mapping[str, Any]) -> Iterator[str]:
     )
     for reason, number in dropped.items():
         yield f"    {number:>9,}  {reason.replace('_', ' ')}"
+    noted = counts.get("noted") or {}
+    if noted:
+        yield f"  {sum(noted.values()):,} notes on crystals that were kept (row by row in notes.csv):"
+    for reason, number in noted.items():
+        yield f"    {number:>9,}  {reason.replace('_', ' ')}"
+    for left in manifest.get("files_left_out") or []:
+        yield f"  {left['count']:,} files were not read: {left['what']} (such as {left['example']})"
     yield (
         f"  {counts['folded']:,} cells were not primitive, {counts['left_handed']:,} left-handed; "
         f"{counts['duplicate_ids']:,} ids and {counts['duplicate_crystals']:,} crystals occur more than once"

@@ -41,8 +41,8 @@ class JsonSource:
     """A JSON file (``.json``, also ``.gz``, ``.bz2``, ``.xz``), read entry by entry.
 
     Lists and objects of structures or computed entries by name, one structure alone, what OPTIMADE and other interfaces
-    wrap in ``{"data": [...]}``, data frames in every orientation of pandas, ASE's JSON database, and one object per line
-    (``.jsonl``) are understood.
+    wrap in ``{"data": [...]}``, data frames in every orientation of pandas, ASE's JSON database, and one object per
+    line (``.jsonl``) are understood.
     """
 
     def __init__(self, path: Path, disorder: str = "refuse") -> None:
@@ -72,9 +72,7 @@ class JsonSource:
             raise
         except (ValueError, EOFError, OSError, RecursionError, zlib.error, lzma.LZMAError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]
-            raise InputError(
-                f"{self.path} is not complete JSON text ({reason}); write or download it anew."
-            ) from error
+            raise InputError(f"{self.path} is not complete JSON text ({reason}); write or download it anew.") from error
 
     def _entries(self, found: Iterator[tuple[str, str, Any]]) -> Iterator[Entry]:
         """Entries as they come; what can be understood only as a whole is held until the end."""
@@ -129,8 +127,8 @@ class JsonSource:
             return
         keys = ", ".join(str(key)[:20] for key in list(rest)[:6])
         raise InputError(
-            f"{self.path} holds no crystals in a shape that is known (its keys are {keys or 'none'}); give a list or an "
-            "object of structures, as pymatgen's as_dict, OPTIMADE, JARVIS, ASE or pandas write them."
+            f"{self.path} holds no crystals in a shape that is known (its keys are {keys or 'none'}); give a list or "
+            "an object of structures, as pymatgen's as_dict, OPTIMADE, JARVIS, ASE or pandas write them."
         )
 
     def _columns(self, columns: dict[str, Any]) -> Iterator[Entry]:

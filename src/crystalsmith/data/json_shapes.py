@@ -35,7 +35,9 @@ from crystalsmith.data.rows import (
 Shape = Mapping[str, Any]
 
 _HELD_UNDER = ("structure", "atoms", "final_structure", "crystal", "structure_dict")
-_NO_LABELS = frozenset(("structure", "atoms", "attributes", "data", "energy", "correction", "key_value_pairs", "ctime", "mtime"))
+_NO_LABELS = frozenset(
+    ("structure", "atoms", "attributes", "data", "energy", "correction", "key_value_pairs", "ctime", "mtime")
+)
 VACANCIES = ("vacancy", "X", "Va", "Vac")
 
 
@@ -189,7 +191,9 @@ def _optimade(attributes: Shape, disorder: str, notes: list[Note]) -> Crystal:
     known: dict[str, list[tuple[str, float]]] = {}
     for one in attributes.get("species") or []:
         symbols = one["chemical_symbols"]
-        known[str(one["name"])] = list(zip(map(str, symbols), one.get("concentration", [1.0] * len(symbols)), strict=True))
+        known[str(one["name"])] = list(
+            zip(map(str, symbols), one.get("concentration", [1.0] * len(symbols)), strict=True)
+        )
     coords, numbers = [], []
     names = _bounded(attributes["species_at_sites"], "species_at_sites")
     if len(names) != len(places):
@@ -237,5 +241,3 @@ def _arrays(cell: Any, frac: Any, cart: Any, species: Any) -> Crystal:
     names = _bounded(species, "species")
     numbers = [element(s) if isinstance(s, str) else s for s in names]
     return crystal(frac if frac is not None else fractional(cart, cell), cell, numbers)
-
-

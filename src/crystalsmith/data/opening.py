@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text by its first bytes: what its mark says, UTF-16 where every other byte is zero, else UTF-8."""
+    """The encoding of a text by its first bytes: that of its mark, UTF-16 if every other byte is zero, else UTF-8."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -130,5 +130,3 @@ def too_large(limit: int) -> RowError:
     """The refusal of a file larger than a limit in bytes."""
     size = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit} bytes"
     return RowError("too_large", f"the file is larger than {size} unpacked")
-
-

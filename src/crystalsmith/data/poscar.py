@@ -132,7 +132,9 @@ def _numbers(
             symbols = named
             notes = (("elements_from_comment", f"no line of elements; '{' '.join(named)[:40]}' of line 1 was taken"),)
         elif elements_matter:
-            raise RowError("no_elements", "the POSCAR names no elements; add a line such as 'Na Cl' above the numbers of atoms")
+            raise RowError(
+                "no_elements", "the POSCAR names no elements; add a line such as 'Na Cl' above the numbers of atoms"
+            )
         else:
             symbols = list(SYMBOLS[: len(counts)])
     kinds = [element(symbol.split("/")[0].split("_")[0]) for symbol in symbols]

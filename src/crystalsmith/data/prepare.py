@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,6 +31,8 @@ CHUNK = 1000
 
 DEFAULT_FRACTIONS = (0.9, 0.05, 0.05)
 LEDGER = "ledger.csv"
+NOTES = "notes.csv"
+"""What is strange about crystals that were kept, row by row; there is none where nothing is."""
 
 
 def prepare(
@@ -52,6 +54,7 @@ def prepare(
     progress: bool = True,
     name: str | None = None,
     above_hull: AboveHull | None = None,
+    disorder: str = "refuse",
     labels: Iterable[str] | Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Prepare a data set for training.
@@ -78,6 +81,7 @@ def prepare(
             column of that name; ``max_energy_above_hull`` then goes by it.
         labels: how columns are meant that are not all numbers, as ``["gap:number", "class:category"]`` (see
             ``data.labels.KINDS``).
+        disorder: what becomes of partly occupied sites: ``refuse`` the row, or take the ``largest`` occupancy.
 
     Returns:
         The manifest.
@@ -97,12 +101,13 @@ def prepare(
     settings = _settings(rules, drop_duplicates, limit)
     kinds = parse_label_kinds(labels)
     settings |= {"labels": kinds} if kinds else {}
+    settings |= {"disorder": disorder} if disorder != "refuse" else {}
     if above_hull is not None:
         rules = replace(rules, max_energy_above_hull=None)
         settings["energy_above_hull"] = "computed"
     scratch = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
     try:
-        source = open_source(input)
+        source = open_source(input, disorder)
         scratch.mkdir(parents=True)
         collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
         with _ledger(scratch / LEDGER) as write:
@@ -115,6 +120,7 @@ def prepare(
                 write(collected.drop_duplicates())
         if not collected.kept:
             raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
+        collected.files_left_out = [asdict(one) for one in getattr(source, "files_left_out", [])]
         collected.left_out = dict(getattr(source, "left_out", {}))
         manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
         _install(scratch, target)
@@ -201,6 +207,9 @@ def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int |
     with _ledger(ledger, header=True) as write, metered("preparing", total, "rows", progress) as advance:
         for prepared in _map(chunks, rules, jobs):
             write(prepared.refused)
+            if prepared.noted:
+                with _ledger(ledger.with_name(NOTES), header=not collected.noted) as note:
+                    note(prepared.noted)
             collected.add(prepared)
             advance(len(prepared.ids) + len(prepared.refused))
     return collected

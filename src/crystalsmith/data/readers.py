@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,13 +15,13 @@ from crystalsmith.data.extxyz import ExtxyzSource
 from crystalsmith.data.folders import FolderSource, LeftOut, ZipSource, kind_of, said, sorted_out, walk
 from crystalsmith.data.json_files import JsonSource
 from crystalsmith.data.opening import COMPRESSED, check_file
-from crystalsmith.data.rows import Chunk
+from crystalsmith.data.rows import Chunk, Row
 from crystalsmith.data.tables import CsvSource, ParquetSource
 from crystalsmith.errors import InputError
 
 FORMATS = (
-    "a CIF or POSCAR, a folder or zip of these, a Parquet or CSV file, a folder with train/val/test files, extended XYZ "
-    "(.extxyz, .xyz), JSON of structures (.json, .jsonl) or an ASE database (.db)"
+    "a CIF or POSCAR, a folder or zip of these, a Parquet or CSV file, a folder with train/val/test files, "
+    "extended XYZ (.extxyz, .xyz), JSON of structures (.json, .jsonl) or an ASE database (.db)"
 )
 
 
@@ -53,12 +54,13 @@ class Sources:
             before += read
 
 
-def open_source(path: Path | str, disorder: str = "refuse") -> Source:
+def open_source(path: Path | str, disorder: str = "refuse", elements_matter: bool = True) -> Source:
     """The reader for an input; the one door through which every command reads crystals.
 
     Args:
         path: file or folder.
         disorder: what becomes of partly occupied sites, one of :data:`crystalsmith.data.cif.read.DISORDER`.
+        elements_matter: refuse a POSCAR that names no elements; else its kinds are numbered.
 
     Raises:
         InputError: if there is no such input, or none of the readers knows its kind.
@@ -72,7 +74,7 @@ def open_source(path: Path | str, disorder: str = "refuse") -> Source:
         return _open_folder(path, disorder)
     check_file(path)
     if kind_of(path.name):
-        return FolderSource.of_file(path, disorder)
+        return FolderSource.of_file(path, disorder, elements_matter)
     suffixes = [s.lower() for s in path.suffixes]
     packed = bool(suffixes) and suffixes[-1] in COMPRESSED
     last = (suffixes[-2] if packed and len(suffixes) > 1 else suffixes[-1]) if suffixes else ""
@@ -112,6 +114,26 @@ def _open_folder(path: Path, disorder: str) -> Source:
             f"{path} holds neither CIF nor POSCAR files nor train/val/test.csv{said(left_out)}; give {FORMATS}."
         )
     return FolderSource(path, names, disorder, links)
+
+
+class Heard:
+    """What a command that only reads has to say about its input: notes on crystals, and files that were not read."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._noted = source, dict[str, list[str]]()
+
+    def add(self, row: Row) -> None:
+        """Take the notes of one row."""
+        for word, detail in row.notes:
+            self._noted.setdefault(word, []).append(f"{row.id}: {detail}")
+
+    def tell(self) -> None:
+        """One line for each kind of note on the error stream."""
+        path = self._source.path
+        for word, details in self._noted.items():
+            print(f"{path}: {word.replace('_', ' ')} in {len(details)} crystals ({details[0]}).", file=sys.stderr)
+        for left in getattr(self._source, "files_left_out", []):
+            print(f"{path}: {left.count} files were not read: {left.what}, such as {left.example}.", file=sys.stderr)
 
 
 def sha256_of(path: Path) -> str:

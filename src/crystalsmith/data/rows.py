@@ -107,7 +107,7 @@ Item = TypeVar("Item")
 def parse_each(
     items: Iterable[tuple[int, str, Item]], parse: Callable[[int, str, Item], Row | list[Row | Refused]]
 ) -> Iterator[Row | Refused]:
-    """Parse items of ``(number, id, content)`` one by one, each one or several crystals; what goes wrong costs that item."""
+    """Parse items of ``(number, id, content)``, each one or several crystals; what goes wrong costs that item."""
     for number, name, content in items:
         try:
             found = parse(number, name, content)

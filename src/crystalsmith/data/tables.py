@@ -216,7 +216,7 @@ class ParquetSource:
 
 
 def _check_size(metadata: Any, path: Path) -> None:
-    """Refuse a file whose few bytes stand for more numbers than crystals have: equal ones are written as one and a count.
+    """Refuse a file whose few bytes stand for more numbers than crystals have (equal ones are stored once).
 
     Raises:
         InputError: with the name of the column.
@@ -225,8 +225,9 @@ def _check_size(metadata: Any, path: Path) -> None:
         for column in map(group.column, range(group.num_columns)):
             few = 3 * MAX_SITES * max(group.num_rows, 1)
             if column.num_values > min(few, MAX_VALUES) or column.total_uncompressed_size > MAX_COLUMN:
+                name = column.path_in_schema[:40]
                 raise InputError(
-                    f"{path} holds {column.num_values:,} values in column '{column.path_in_schema[:40]}' of one row group; "
+                    f"{path} holds {column.num_values:,} values in column '{name}' of one row group; "
                     f"write it anew with fewer rows to a group and at most {MAX_SITES} atoms to a crystal."
                 )
 

@@ -45,6 +45,8 @@ class Collected:
         self._odd: dict[str, Column] = {}
         self.columns: list[Reading] = []
         self.left_out: dict[str, str] = {}
+        self.noted: Counter[str] = Counter()
+        self.files_left_out: list[dict[str, Any]] = []
 
     def add(self, part: Prepared) -> None:
         """Take one chunk."""
@@ -58,7 +60,8 @@ class Collected:
         self.dropped.update(r.reason for r in part.refused)
         for name in ("left_handed", "folded", "split_from_hash"):
             self.tally[name] += getattr(part, name)
-        part.refused = []
+        self.noted.update(note.reason for note in part.noted)
+        part.refused, part.noted = [], []
         self._parts.append(part)
 
     @property
@@ -235,6 +238,7 @@ def write_dataset(
     for key, values in labels.items():
         np.save(folder / "labels" / f"{places[key]}.npy", values, allow_pickle=False)
     files = [*(f"{key}.npy" for key in arrays), *(f"labels/{key}.npy" for key in places.values()), "ledger.csv"]
+    files += ["notes.csv"] if collected.noted else []
     split = arrays["split"]
     manifest = {
         "format": FORMAT,
@@ -248,6 +252,7 @@ def write_dataset(
             "rows": collected.rows,
             "kept": len(split),
             "dropped": dict(collected.dropped.most_common()),
+            "noted": dict(collected.noted.most_common()),
             **{key: int((split == code).sum()) for key, code in SPLIT_CODES.items()},
             "atoms": int(arrays["offsets"][-1]),
             "duplicate_ids": int(same_id.sum()),
@@ -257,6 +262,7 @@ def write_dataset(
         **_with_readings(statistics(arrays, labels), places, collected.columns),
         "columns": {reading.name: reading.facts() for reading in collected.columns},
         "columns_left_out": collected.left_out,
+        "files_left_out": collected.files_left_out,
         "sha256": {file: hash_file(folder / file) for file in files},
     }
     temporary = folder / "manifest.json.part"

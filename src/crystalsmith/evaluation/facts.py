@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import symbol
 from crystalsmith.evaluation.framework import SYMPREC, framework
-from crystalsmith.geometry import shortest_distance
+from crystalsmith.geometry import MAX_VOLUME_PER_ATOM, shortest_distance
 from crystalsmith.symmetry.groups import space_group
 
 MIN_DISTANCE = 0.5
@@ -35,7 +35,7 @@ class Facts:
         density: g/cm^3.
         volume_per_atom: cubic angstrom.
         shortest_distance: angstrom, periodic images included.
-        valid: no distance below 0.5 angstrom and a volume above 0.1 cubic angstrom.
+        valid: no distance below 0.5 angstrom, a volume above 0.1 cubic angstrom, and at most 2000 of it per atom.
         framework: label of its kinds of places at 0.1 angstrom; see :mod:`crystalsmith.evaluation.framework`.
         space_groups: numbers at 0.1, 0.01 and 0.00001 angstrom; None where the search fails or the
             crystal is not valid.
@@ -56,7 +56,7 @@ def facts_of(frac: NDArray[np.float64], cell: NDArray[np.float64], numbers: NDAr
     """The facts of a crystal: coordinates ``(n, 3)``, cell ``(3, 3)`` in angstrom, atomic numbers ``(n,)``."""
     volume = abs(float(np.linalg.det(cell)))
     distance = shortest_distance(frac, cell)
-    valid = distance >= MIN_DISTANCE and volume > MIN_VOLUME
+    valid = distance >= MIN_DISTANCE and MIN_VOLUME < volume <= MAX_VOLUME_PER_ATOM * len(numbers)
     loose, label = framework(frac, cell, numbers) if valid else (0, "")
     tight = [space_group(frac, cell, numbers, s) if valid else None for s in (TIGHT, TIGHTEST)]
     return Facts(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalsmith.data.readers import open_source
+from crystalsmith.data.readers import Heard, open_source
 from crystalsmith.data.rows import Refused, Row
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
@@ -59,19 +59,19 @@ def failed(name: str, failure: str, detail: str, columns: dict[str, str] | None 
     return Sample(name, *nothing, failure, detail, columns or {})
 
 
-def read_samples(path: Path, limit: int | None = None) -> list[Sample]:
+def read_samples(path: Path, limit: int | None = None, disorder: str = "refuse") -> list[Sample]:
     """All crystals of an input, in its order.
 
     Args:
-        path: a folder made by ``crystalsmith generate``; a folder or zip of CIFs; a CIF; extended XYZ; pymatgen JSON; a
-            Parquet or CSV table; or an ASE database.
+        path: a folder made by ``crystalsmith generate``, or anything that ``data prepare`` reads (``docs/data.md``).
         limit: read only this many.
+        disorder: what becomes of partly occupied sites, as in :func:`crystalsmith.data.readers.open_source`.
 
     Raises:
         InputError: if there is no such input, none of the readers knows it, or nothing is in it.
     """
     samples: list[Sample] = []
-    for sample in _generated(path) if _is_generated(path) else _foreign(path):
+    for sample in _generated(path) if _is_generated(path) else _foreign(path, disorder):
         if limit is not None and len(samples) >= limit:
             break
         samples.append(sample)
@@ -80,13 +80,18 @@ def read_samples(path: Path, limit: int | None = None) -> list[Sample]:
     return _with_unique_names(samples)
 
 
-def _foreign(path: Path) -> Iterator[Sample]:
+def _foreign(path: Path, disorder: str = "refuse") -> Iterator[Sample]:
     count = 0
     try:
-        for chunk in open_source(path).chunks(256):
+        source = open_source(path, disorder)
+        heard = Heard(source)
+        for chunk in source.chunks(256):
             for row in chunk.rows():
                 count += 1
+                if isinstance(row, Row):
+                    heard.add(row)
                 yield _sample(row)
+        heard.tell()
     except InputError as error:
         # A file cut short gives what it has; one of which nothing can be read is the user's to mend.
         if not count:

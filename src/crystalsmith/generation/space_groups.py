@@ -168,7 +168,7 @@ def _learned(file: str) -> Arrangements | None:
 def _templates_of(path: Path) -> Templates:
     """The templates of the crystals in a file, each reduced as training data are."""
     found = []
-    for frac_coords, cell, numbers in read_crystals(path):
+    for frac_coords, cell, numbers in read_crystals(path, elements_matter=False):
         frac, lattice = right_handed(np.array(frac_coords, dtype=float), np.array(cell, dtype=float))
         frac, lattice, elements = primitive_cell(frac, lattice, np.array(numbers, dtype=np.int64))
         reduced, transform = niggli_reduce(lattice[None])

@@ -9,8 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from crystalsmith.data.readers import FORMATS, Heard, open_source
+from crystalsmith.data.rows import Refused, Row
+from crystalsmith.data.sense import volume_problem
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
+
+MAX_CRYSTALS = 10_000
+"""Crystals to start from; all of them stand in the manifest of a run."""
 
 Plain = tuple[list[list[float]], list[list[float]], list[int]]
 """Fractional coordinates, cell (rows, angstrom) and atomic numbers of one crystal."""
@@ -83,57 +89,47 @@ def make_starts(
     return Starts(where, crystals, strength, sites, fix_cell, fix_elements, resample)
 
 
-def read_crystals(path: Path) -> tuple[Plain, ...]:
-    """All crystals of a CIF, POSCAR or (extended) XYZ file, atoms in the order of the file, cells not reduced.
+def read_crystals(path: Path, elements_matter: bool = True) -> tuple[Plain, ...]:
+    """All crystals of a file or folder, atoms in the order of the file, cells not reduced.
+
+    They come through the reader that ``data prepare`` uses, so a file is the same crystal everywhere.
+
+    Args:
+        path: anything that ``data prepare`` reads (``docs/data.md``).
+        elements_matter: refuse a POSCAR that names no elements.
 
     Raises:
-        InputError: if the file cannot be read, or an atom is partly occupied or of an element beyond Fm.
+        InputError: if the file cannot be read, or one of its crystals cannot be trusted.
     """
-    if not path.is_file():
-        raise InputError(f"There is no file {path}; give a CIF, POSCAR or extended XYZ file.")
-    try:
-        structures = _xyz(path) if path.suffix in (".xyz", ".extxyz") else _pymatgen(path)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the parsers raise on a damaged file
-        sentence = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be read as a crystal ({sentence}); give a CIF, POSCAR or XYZ file.") from None
-    if not structures:
-        raise InputError(f"{path} holds no crystal; give a CIF, POSCAR or extended XYZ file.")
-    for frac, cell, numbers in structures:
-        if max(numbers) > len(SYMBOLS) or min(numbers) < 1:
-            raise InputError(f"{path} holds an element beyond Fm; the models do not know it.")
-        values = np.array([*frac, *cell])
-        if not np.isfinite(values).all() or abs(np.linalg.det(np.array(cell))) < 1e-3:
-            raise InputError(f"{path} holds a crystal without a cell of three dimensions; give one that has it.")
-    return tuple(structures)
+    source = open_source(path, elements_matter=elements_matter)
+    heard = Heard(source)
+    found: list[Plain] = []
+    for chunk in source.chunks(100):
+        for row in chunk.rows():
+            if isinstance(row, Refused):
+                raise InputError(f"{path} cannot be used: {row.id}: {row.detail} ({row.reason.replace('_', ' ')}).")
+            heard.add(row)
+            found.append(_checked(row, path))
+            if len(found) > MAX_CRYSTALS:
+                raise InputError(f"{path} holds more than {MAX_CRYSTALS} crystals to start from; give fewer.")
+    if not found:
+        raise InputError(f"{path} holds no crystal; give {FORMATS}.")
+    heard.tell()
+    return tuple(found)
 
 
-def _pymatgen(path: Path) -> list[Plain]:
-    import warnings
-
-    from pymatgen.core import Structure
-    from pymatgen.io.cif import CifParser
-    from pymatgen.io.vasp import Poscar
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found: list[Structure]
-        if path.suffix.lower() == ".cif":
-            found = list(CifParser(str(path)).parse_structures(primitive=False))
-        else:
-            found = [Poscar.from_file(str(path), check_for_potcar=False).structure]
-    for structure in found:
-        if not structure.is_ordered:
-            raise InputError(f"{path} holds partly occupied sites; give an ordered crystal.")
-    return [(s.frac_coords.tolist(), s.lattice.matrix.tolist(), [int(z) for z in s.atomic_numbers]) for s in found]
-
-
-def _xyz(path: Path) -> list[Plain]:
-    from ase.io import read
-
-    frames = read(path, index=":", format="extxyz")
-    return [(a.get_scaled_positions().tolist(), a.cell.array.tolist(), a.numbers.tolist()) for a in frames]
+def _checked(row: Row, path: Path) -> Plain:
+    numbers = row.atomic_numbers
+    if not len(numbers):
+        raise InputError(f"{path}: {row.id} has no atoms; give a crystal.")
+    if numbers.max() > len(SYMBOLS) or numbers.min() < 1:
+        raise InputError(f"{path}: {row.id} holds an element beyond Fm; the models do not know it.")
+    if not (np.isfinite(row.frac_coords).all() and np.isfinite(row.cell).all()):
+        raise InputError(f"{path}: {row.id} has numbers that are not finite; mend the file.")
+    found = volume_problem(row.cell, numbers)
+    if found:
+        raise InputError(f"{path}: {row.id} is no crystal: {found}; mend the file.")
+    return row.frac_coords.tolist(), row.cell.tolist(), numbers.tolist()
 
 
 def _sites(value: str | Sequence[int] | None, size: int, where: str) -> tuple[int, ...]:

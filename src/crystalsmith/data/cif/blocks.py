@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from crystalsmith.data.rows import RowError
 
@@ -111,7 +112,8 @@ def _parse(name: str, text: str) -> Block:
         sentence = " ".join(str(error).split())
         raise RowError("unreadable", f"no CIF: {sentence[:160]}") from None
     block = Block(name)
-    for item in parsed[0]:
+    items: Any = parsed[0]
+    for item in items:
         if item.pair is not None:
             _keep(block, item.pair[0], [item.pair[1]])
         elif item.loop is not None:

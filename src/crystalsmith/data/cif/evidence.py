@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crystalsmith.data.cif.blocks import UNKNOWN, Block
 from crystalsmith.data.cif.sites import Atoms, Sites
@@ -137,9 +136,9 @@ def judge(sites: Sites, atoms: Atoms, order: int, formula: Formula | None) -> Ve
     multiplicities = _multiplicities(sites, atoms, order)
     if formula is None or sites.resolved:
         if multiplicities is False:
-            off = int(np.flatnonzero((sites.multiplicities > 0) & (sites.multiplicities != atoms.orbits))[0])
-            said, has = int(sites.multiplicities[off]), int(atoms.orbits[off])
-            return Verdict(False, f"site {off + 1} should stand for {said} atoms and stands for {has}")
+            at = int(np.flatnonzero((sites.multiplicities > 0) & (sites.multiplicities != atoms.orbits))[0])
+            should, does = int(sites.multiplicities[at]), int(atoms.orbits[at])
+            return Verdict(False, f"site {at + 1} should stand for {should} atoms and stands for {does}")
         return Verdict(multiplicities is True)
     wanted = _wanted(formula)
     if any(_equal(counts, amounts) for amounts in wanted):
@@ -155,7 +154,9 @@ def judge(sites: Sites, atoms: Atoms, order: int, formula: Formula | None) -> Ve
     if ratio is not None:
         mend = ("formula_units", f"Z is {formula.units:g}, the cell holds {ratio:g} formula units")
         whole = abs(ratio - round(ratio)) < 0.01 and round(ratio) >= 1
-        return Verdict(False, f"{said} is not the {has} of the cell", mend if whole and multiplicities is not False else None)
+        return Verdict(
+            False, f"{said} is not the {has} of the cell", mend if whole and multiplicities is not False else None
+        )
     return _off(counts, formula, wanted[0], said, has)
 
 

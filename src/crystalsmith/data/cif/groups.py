@@ -1,6 +1,7 @@
 """Space groups by Hall symbol, Hermann-Mauguin symbol or number, in any setting, as lists of operations.
 
-The tables are gemmi's. What a symbol leaves open, the origin of 24 groups and the axes of the rhombohedral ones, comes back as several groups.
+The tables are gemmi's. What a symbol leaves open, the origin of 24 groups and the axes of the rhombohedral ones, comes
+back as several groups.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _of_hall(symbol: str) -> Group | None:
 
 
 def by_symbol(text: str, code: str = "") -> list[Group]:
-    """All groups that a Hermann-Mauguin symbol can mean: short, full or old, with or without a choice of origin or axes.
+    """All groups that a Hermann-Mauguin symbol can mean: short, full or old, with a choice of origin or axes or without.
 
     Args:
         text: such as ``F m -3 m``, ``F 4/m -3 2/m``, ``Fm3m``, ``F d -3 m :2``, ``R -3 m :H``, ``F d -3 m S``.
@@ -106,7 +107,9 @@ def by_symbol(text: str, code: str = "") -> list[Group]:
 def by_number(number: int, code: str = "") -> list[Group]:
     """The standard setting of a number from 1 to 230; both where the origin or the axes are not said."""
     settings = [entry for entry in _table() if entry.number == number]
-    return _chosen([entry for entry in settings if entry.name == settings[0].name], _ORIGIN.get(code.lower(), code.lower()))
+    return _chosen(
+        [entry for entry in settings if entry.name == settings[0].name], _ORIGIN.get(code.lower(), code.lower())
+    )
 
 
 @dataclass(frozen=True)
@@ -125,12 +128,13 @@ def _table() -> tuple[_Entry, ...]:
     import gemmi
 
     return tuple(
-        _Entry(g.number, g.hm, g.hall, g.ext.strip("\0 ").lower(), g.qualifier.lower()) for g in gemmi.spacegroup_table()
+        _Entry(g.number, g.hm, g.hall, g.ext.strip("\0 ").lower(), g.qualifier.lower())
+        for g in gemmi.spacegroup_table()
     )
 
 
 def _chosen(entries: Sequence[_Entry], extension: str) -> list[Group]:
-    """The entries that agree with a choice of origin (``1``, ``2``), axes (``h``, ``r``) or setting (``c1``, ``2cab``)."""
+    """The entries of a choice of origin (``1``, ``2``), of axes (``h``, ``r``) or of a setting (``c1``, ``2cab``)."""
     if extension and entries:
         setting = extension.lstrip("12") if len(extension) > 2 else extension
         numbers = {entry.number for entry in entries}

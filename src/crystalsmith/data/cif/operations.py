@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -53,8 +52,10 @@ def closed(rotations: NDArray[np.float64], translations: NDArray[np.float64], na
     if len(order) > MAX_OPERATIONS:
         raise RowError("symmetry", f"{len(order)} symmetry operations (at most {MAX_OPERATIONS} are read)")
     rotations, translations, known = rotations[order], translations[order] % 1.0, set(keys[order].tolist())
-    if not any((rotation == np.eye(3)).all() and not translation.round(4).any() for rotation, translation in
-               zip(rotations, translations, strict=True)):
+    if not any(
+        (rotation == np.eye(3)).all() and not translation.round(4).any()
+        for rotation, translation in zip(rotations, translations, strict=True)
+    ):
         raise RowError("symmetry", "the list of symmetry operations lacks the identity")
     for rotation, translation in zip(rotations, translations, strict=True):
         products = _keys(rotation @ rotations, translations @ rotation.T + translation)

@@ -133,8 +133,11 @@ def _decide(
         loose = _read(sites, symmetry, formula, cell, LOOSE_SITE)
         standing = _distinct([reading for reading in loose if reading.verdict.agrees], cell)
         if len(standing) == 1:
-            note = ("moved_onto_symmetry", "atoms off their special positions were moved onto them, as formula and Z say")
-            return _accepted(replace_notes(standing[0], note), symmetry)
+            note = (
+                "moved_onto_symmetry",
+                "atoms off their special positions were moved onto them, as formula and Z say",
+            )
+            return _accepted(_noting(standing[0], note), symmetry)
         return _against(readings[0], symmetry)
     if len(standing) > 1:
         standing = [reading for reading in standing if reading.verdict.agrees] or standing
@@ -145,7 +148,7 @@ def _decide(
     return _accepted(standing[0], symmetry)
 
 
-def replace_notes(reading: _Reading, *notes: Note) -> _Reading:
+def _noting(reading: _Reading, *notes: Note) -> _Reading:
     """The reading with further notes."""
     return replace(reading, verdict=replace(reading.verdict, notes=(*reading.verdict.notes, *notes)))
 
@@ -182,7 +185,7 @@ def _against(reading: _Reading, symmetry: Symmetry) -> tuple[Atoms, tuple[Note, 
     """Nothing agrees: kept with a note where the symmetry is said twice and only Z or the solvent is off."""
     verdict = reading.verdict
     if verdict.mends is not None and symmetry.agreed and symmetry.listed:
-        return _accepted(replace_notes(reading, verdict.mends), symmetry)
+        return _accepted(_noting(reading, verdict.mends), symmetry)
     reason = "missing_atoms" if "without positions" in verdict.contradicts else "contradiction"
     doubt = f"{symmetry.doubt}, and " if symmetry.doubt else ""
     raise RowError(reason, doubt + verdict.contradicts)

@@ -135,7 +135,11 @@ def _disorder_groups(block: Block, count: int) -> list[tuple[str, str]]:
 
 
 def _ordered(
-    sites: Sites, occupancies: NDArray[np.float64], groups: list[tuple[str, str]], cell: NDArray[np.float64], disorder: str
+    sites: Sites,
+    occupancies: NDArray[np.float64],
+    groups: list[tuple[str, str]],
+    cell: NDArray[np.float64],
+    disorder: str,
 ) -> Sites:
     partial = np.abs(occupancies - 1.0) > FULL
     alternatives = len({group for group in groups if group[1]} - {("", "0")}) > 1
@@ -160,7 +164,9 @@ def _ordered(
         raise RowError("disordered", "every site is mostly vacant")
     count = int(partial.sum())
     note = ("disorder_resolved", f"{count} partly occupied sites: the largest occupancy was taken")
-    return replace(sites.keep(kept), resolved=True, notes=(*sites.notes, note), multiplicities=np.zeros(kept.sum(), int))
+    return replace(
+        sites.keep(kept), resolved=True, notes=(*sites.notes, note), multiplicities=np.zeros(kept.sum(), int)
+    )
 
 
 def _largest_groups(occupancies: NDArray[np.float64], groups: list[tuple[str, str]]) -> NDArray[np.bool_]:
@@ -222,12 +228,12 @@ def expand(sites: Sites, group: Group, cell: NDArray[np.float64], tolerance: flo
         numbers.append(z)
         orbits[k] = len(images)
     counts = [len(images) for images in coords]
-    return Atoms(
-        np.concatenate(coords), np.repeat(numbers, counts).astype(np.int64), orbits, len(sites) - len(coords)
-    )
+    return Atoms(np.concatenate(coords), np.repeat(numbers, counts).astype(np.int64), orbits, len(sites) - len(coords))
 
 
-def _orbit(place: NDArray[np.float64], group: Group, cell: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+def _orbit(
+    place: NDArray[np.float64], group: Group, cell: NDArray[np.float64], tolerance: float
+) -> NDArray[np.float64]:
     images = group.rotations @ place + group.translations
     delta = images - place
     delta -= np.rint(delta)

@@ -1,8 +1,7 @@
 """What a data block says about its symmetry: each group that it can mean, the likeliest first.
 
-A block may say it up to four times, by a list of operations, a Hall symbol, a Hermann-Mauguin symbol and a number, and in
-different words. Where these agree there is one reading; where they do not, or leave the origin open, there are several,
-and formula, Z and multiplicities decide (:mod:`crystalsmith.data.cif.read`).
+A block may say it up to four times: by a list of operations, a Hall symbol, a Hermann-Mauguin symbol and a number.
+Where these agree there is one reading; where they do not, or leave the origin open, there are several, and formula, Z and multiplicities decide (:mod:`crystalsmith.data.cif.read`).
 """
 
 from __future__ import annotations
@@ -149,7 +148,8 @@ def _fitting(found: Symmetry, cell: NDArray[np.float64]) -> Symmetry:
     readings = tuple(group for group in found.readings if group.fits(cell))
     if not readings:
         raise RowError("symmetry", f"the cell has not the symmetry of {found.readings[0].name}")
-    doubt = found.doubt if len(readings) > 1 or len(found.readings) == 1 or not found.doubt.startswith("the origin") else ""
+    settled = len(readings) == 1 < len(found.readings) and found.doubt.startswith("the origin")
+    doubt = "" if settled else found.doubt
     return Symmetry(readings, found.listed, found.agreed, found.said, doubt, found.notes)
 
 
