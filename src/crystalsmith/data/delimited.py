@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crystalsmith.data.opening import check_file, encoding_of
 from crystalsmith.errors import InputError
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -16,7 +17,7 @@ MAX_FIELD = 64 * 2**20
 """Characters of the longest field read; a CIF of 10,000 atoms has one."""
 
 HEAD = 65536
-"""Bytes by which encoding and delimiter are decided."""
+"""Bytes by which the delimiter is decided."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Delimited:
         Raises:
             InputError: if there is no such file, it is empty, or no text.
         """
+        if path.exists():
+            check_file(path)
         try:
             with path.open("rb") as file:
                 head = file.read(HEAD)
@@ -48,7 +51,7 @@ class Delimited:
             raise InputError(f"{path} cannot be read ({error.strerror}); give a CSV file.") from None
         if not head.strip():
             raise InputError(f"{path} is empty; give a CSV file with a line of column names.")
-        encoding = _encoding(head)
+        encoding = encoding_of(head)
         text = head.decode(encoding, "ignore")
         if "\0" in text:
             raise InputError(f"{path} holds binary data, not CSV text; check the file.")
@@ -97,24 +100,6 @@ def value_of(record: Mapping[str, Any], wanted: Sequence[str]) -> Any:
     """The first of the wanted values of a record that is not empty, by column in any case of letters; None if none."""
     lowered = {str(name).strip().lower(): value for name, value in record.items()}
     return next((lowered[n.lower()] for n in wanted if lowered.get(n.lower()) not in (None, "")), None)
-
-
-def _encoding(head: bytes) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    if head.startswith(b"\xef\xbb\xbf"):
-        return "utf-8-sig"
-    # Text of mostly Latin letters in UTF-16 without a mark has a zero in every other byte.
-    pairs = len(head) // 2
-    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if pairs >= 4 and head[offset::2].count(0) > 0.4 * pairs and head[1 - offset :: 2].count(0) < 0.05 * pairs:
-            return name
-    try:
-        head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4 or len(head) < HEAD:  # else a character cut in two by the end of the sample
-            return "cp1252"
-    return "utf-8"
 
 
 def _delimiter(text: str) -> str:

@@ -59,25 +59,26 @@ def check_file(path: Path) -> None:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text by its first bytes: that of its mark, UTF-16 if every other byte is zero, else UTF-8."""
+    """The encoding of a text by its beginning: by its mark, UTF-16 if every other byte is zero, UTF-8, or cp1252."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
-    some = head[:400]
-    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        zeros = some[start::2].count(0)
-        if len(some) >= 8 and zeros > 0.6 * len(some[start::2]) and some[1 - start :: 2].count(0) == 0:
+    # Text of mostly Latin letters in UTF-16 without a mark has a zero in every other byte.
+    pairs = len(head) // 2
+    for offset, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if pairs >= 4 and head[offset::2].count(0) > 0.4 * pairs and head[1 - offset :: 2].count(0) < 0.05 * pairs:
             return name
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # else a character cut in two by the end of the sample
+            return "cp1252"
     return "utf-8"
 
 
 def text_of(content: bytes) -> str:
-    """Bytes as text; what is no UTF-8 is taken for Latin-1, whose letters stand in names only."""
-    encoding = encoding_of(content)
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        return content.decode("latin-1" if encoding == "utf-8" else encoding, "replace")
+    """Bytes as text; what its encoding does not know stands in names only and is replaced."""
+    return content.decode(encoding_of(content), "replace")
 
 
 def open_text(path: Path, newline: str | None = None) -> TextIO:
@@ -89,7 +90,7 @@ def open_text(path: Path, newline: str | None = None) -> TextIO:
     check_file(path)
     opener = COMPRESSED.get(path.suffix.lower(), open)
     with opener(path, "rb") as file:
-        encoding = encoding_of(file.read(400))
+        encoding = encoding_of(file.read(65536))
     if encoding == "utf-8":
         encoding = "utf-8-sig"
     return opener(path, "rt", encoding=encoding, errors="replace", newline=newline)

@@ -24,6 +24,9 @@ FORMATS = (
     "extended XYZ (.extxyz, .xyz), JSON of structures (.json, .jsonl) or an ASE database (.db)"
 )
 
+_PACKED = (".json", ".jsonl", ".ndjson", ".xyz", ".extxyz")
+"""Endings of files that are read compressed as well, beside CIF and POSCAR."""
+
 
 class Source(Protocol):
     """An input that can be read in chunks; ``num_rows`` is None where counting would mean reading all of it."""
@@ -91,7 +94,7 @@ def open_source(path: Path | str, disorder: str = "refuse", elements_matter: boo
         ".ndjson": lambda p: JsonSource(p, disorder),
         ".db": DatabaseSource,
     }
-    if last not in readers or (packed and last in (".parquet", ".pq", ".zip", ".db")):
+    if last not in readers or (packed and last not in _PACKED):
         raise InputError(f"{path} has an ending that no reader knows; give {FORMATS}.")
     return readers[last](path)
 

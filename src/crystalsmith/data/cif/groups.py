@@ -91,7 +91,7 @@ def _of_hall(symbol: str) -> Group | None:
 
 
 def by_symbol(text: str, code: str = "") -> list[Group]:
-    """All groups that a Hermann-Mauguin symbol can mean: short, full or old, with a choice of origin or axes or without.
+    """All groups that a Hermann-Mauguin symbol can mean: short, full or old, with or without origin or axes.
 
     Args:
         text: such as ``F m -3 m``, ``F 4/m -3 2/m``, ``Fm3m``, ``F d -3 m :2``, ``R -3 m :H``, ``F d -3 m S``.
@@ -144,7 +144,8 @@ def _chosen(entries: Sequence[_Entry], extension: str) -> list[Group]:
         if len(setting) < len(extension):
             exact = [entry for entry in exact if entry.choice == extension[0]]
         # A choice named where there is none to make says nothing.
-        entries = exact or ([] if {entry.choice for entry in entries} != {""} else entries)
+        harmless = extension in ("1", "2", "h", "r") and {entry.choice for entry in entries} == {""}
+        entries = exact or (entries if harmless else [])
     groups = (_of_hall(hall) for hall in dict.fromkeys(entry.hall for entry in entries))
     return [group for group in groups if group is not None]
 

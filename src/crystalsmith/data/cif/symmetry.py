@@ -1,7 +1,8 @@
 """What a data block says about its symmetry: each group that it can mean, the likeliest first.
 
 A block may say it up to four times: by a list of operations, a Hall symbol, a Hermann-Mauguin symbol and a number.
-Where these agree there is one reading; where they do not, or leave the origin open, there are several, and formula, Z and multiplicities decide (:mod:`crystalsmith.data.cif.read`).
+Where these agree there is one reading; where they do not, or leave the origin open, there are several, and formula,
+Z and multiplicities decide (:mod:`crystalsmith.data.cif.read`).
 """
 
 from __future__ import annotations
