@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from crystalsmith.checkpoints.model import Model
+    from crystalsmith.generation.plans.plan import Plan
+    from crystalsmith.generation.request import Request
 
 BATCH = 8
 """Crystals of one kind of proposal at a time."""
@@ -35,6 +37,7 @@ class Maker:
 
     def __init__(self, model: Model, wish: Wish, known: Known | None, device: torch.device) -> None:
         self.model, self.wish, self.known, self.device = model, wish, known, device
+        model.network.to(device).eval()
 
     def make(self, proposals: Sequence[Proposal], done: Collection[int] = ()) -> Iterator[Made]:
         """Each proposal's crystal, as it is made; those of one kind together.
@@ -59,8 +62,7 @@ class Maker:
                 arrays = start_of(one, self.known)
                 yield one, arrays, "", time.perf_counter() - began
             else:
-                key = (one.source, one.size, one.elements, one.number if one.strength else -1)
-                groups.setdefault(key, []).append(one)
+                groups.setdefault((one.source, bool(one.elements)), []).append(one)
         for members in groups.values():
             for first in range(0, len(members), BATCH):
                 some = members[first : first + BATCH]
@@ -71,23 +73,28 @@ class Maker:
         from crystalsmith.generation.sampler import sample_batch
 
         began = time.perf_counter()
-        try:
-            request = self._request(members[0])
-            batch = sample_batch(self.model, request, [one.number for one in members], self.device)
-        except InputError as error:  # no template of this size holds these elements, say
-            share = (time.perf_counter() - began) / len(members)
-            for one in members:
-                yield one, None, str(error), share
+        planned: list[tuple[Proposal, Plan]] = []
+        sampling = None
+        for one in members:
+            try:
+                request = self._request(one)
+                planned.append((one, request.plan(one.number)))
+            except InputError as error:  # no template of this size holds these elements, say
+                yield one, None, str(error), time.perf_counter() - began
+                continue
+            sampling = request.sampling
+        if sampling is None:
             return
-        share = (time.perf_counter() - began) / len(members)
-        for one, (frac, cell, numbers) in zip(members, batch.crystals(), strict=True):
+        batch = sample_batch(self.model, sampling, [plan for _, plan in planned], self.device)
+        share = (time.perf_counter() - began) / len(planned)
+        for (one, _), (frac, cell, numbers) in zip(planned, batch.crystals(), strict=True):
             if not (np.isfinite(cell).all() and np.isfinite(frac).all()):
                 yield one, None, "a number was not finite", share
                 continue
             yield one, (frac.astype(float), cell.astype(float), numbers.astype(np.int64)), "", share
 
-    def _request(self, one: Proposal) -> Any:
-        from crystalsmith.generation.request import make_request
+    def _request(self, one: Proposal) -> Request:
+        from crystalsmith.generation.making import make_request
         from crystalsmith.generation.steering import Steering
 
         wish = self.wish
