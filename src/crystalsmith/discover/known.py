@@ -106,8 +106,8 @@ class Known:
         share = self._counts[good] / self._sizes[good, None]
         target = cells[good] / self._sizes[good]
         left = share.T @ share + 1e-2 * np.eye(101)
-        fitted: Floats = np.linalg.solve(left, share.T @ target + 1e-2 * mean * np.ones(101))
-        return np.maximum(fitted, 1.0)
+        fitted = np.linalg.solve(left, share.T @ target + 1e-2 * mean * np.ones(101))
+        return np.maximum(np.asarray(fitted, dtype=np.float64), 1.0)
 
     def draw(
         self,

@@ -149,11 +149,11 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
         known = Known(reference, _space_groups(wish))
     place = choose_device(device)
     settings = Relaxation(
-        wish.potential,
-        wish.energy_scale,
-        wish.fmax,
-        wish.relax_steps,
-        wish.time_limit,
+        potential=wish.potential,
+        energy_scale=wish.energy_scale,
+        fmax=wish.fmax,
+        steps=wish.relax_steps,
+        time_limit=wish.time_limit,
         device=None if device == "auto" else str(place),
     )
     return Loop(
