@@ -7,10 +7,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from crystalsmith.checkpoints.predictor import load_predictor
+from crystalsmith.checkpoints.store import load_model
 from crystalsmith.errors import InputError
-from crystalsmith.training.predictor import property_recipe, train_predictor
+from crystalsmith.training.predictor import _network, property_recipe, train_predictor
 
 TINY = [
     "model.width=16", "model.num_blocks=1", "model.cutoff=4.0", "model.max_neighbors=8", "model.num_radial=8",
@@ -113,3 +115,11 @@ def test_predict_writes_a_table_and_evaluate_uses_the_predictor(trained, tmp_pat
     metrics = json.loads(result.stdout)
     assert metrics["metrics"]["requirements"]["all"]["count"] == 2
     assert "density" in metrics["run"]["request"]["predictors"]
+
+
+def test_it_may_begin_with_what_a_denoiser_has_learned(untrained) -> None:
+    network, base = _network(property_recipe(None, [f"base={untrained}"])), load_model(untrained).network.state_dict()
+    shared = [name for name in network.state_dict() if name in base]
+    assert {name.split(".")[0] for name in shared} == {"species", "basis", "edges", "blocks"}
+    for name in shared:
+        assert torch.equal(network.state_dict()[name], base[name]), name

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
+from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
-from crystalsmith.network.denoiser import DenoiserConfig
+from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
 from crystalsmith.training.batching import Rows, micro_batches
@@ -118,13 +119,30 @@ def _sizes(recipe: Recipe) -> GemNetConfig:
     return config.gemnet
 
 
+def _network(recipe: Recipe) -> PropertyNetwork:
+    """A fresh network, or one whose embedding and blocks are those of the denoiser ``recipe.base``, which has learned
+    from noisy crystals what a predictor must know of clean ones."""
+    if recipe.base is None:
+        return PropertyNetwork(_sizes(recipe))
+    from crystalsmith.checkpoints.store import load_model
+
+    denoiser = load_model(recipe.base).network
+    if not isinstance(denoiser, GemNetDenoiser):
+        raise InputError(f"A predictor is made of GemNet's blocks, and {recipe.base} is no GemNet model.")
+    network = PropertyNetwork(dataclasses.replace(denoiser.config.gemnet, crystal_context=False, attention_heads=0))
+    weights = denoiser.state_dict()
+    network.load_state_dict({k: weights.get(k, own) for k, own in network.state_dict().items()})
+    return network
+
+
 class _Fit:
     def __init__(self, dataset: Labelled, coverage: Coverage, out: Path, recipe: Recipe, console: Console) -> None:
         self.dataset, self.coverage, self.out, self.recipe, self.console = dataset, coverage, out, recipe, console
         self.device = torch.device("cuda" if choose_accelerator(recipe) == "cuda" else "cpu")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.network = PropertyNetwork(_sizes(recipe)).to(self.device)
+            self.network = _network(recipe).to(self.device)
+        self.mixed = recipe.hardware.precision == "bf16-mixed"
         if recipe.hardware.checkpoint_activations:
             spare_memory(self.network, self.device)
         elements = elements_of(dataset.manifest)
@@ -183,13 +201,18 @@ class _Fit:
             one = one.to(self.device)
             x = one.conditions[self.coverage.name]
             target = (x.log10() if self.coverage.kind == "log" else x) - self.predictor.facts.mean
-            errors = (self.network(one.crystals) - target / self.predictor.facts.std).abs()
+            errors = (self._values(one.crystals) - target / self.predictor.facts.std).abs()
             (errors.sum() / step.batch_size).backward()
             total += float(errors.detach().sum())
         self.learner.move(self.learner.norm())
         self.learner.forget()
         self.crystals += step.batch_size
         return total / step.batch_size
+
+    def _values(self, batch: CrystalBatch) -> Tensor:
+        """``(B,)`` float32, in units of the labels' spread."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
+            return self.network(batch).float()
 
     def _validate(self, seconds: float) -> float | None:
         """The error on the validation crystals; the best network is kept. Without any, the last one is."""
@@ -214,7 +237,7 @@ class _Fit:
         order = self.val[np.argsort(-self.dataset.num_atoms[self.val], kind="stable")]
         total = 0.0
         for cut in micro_batches(np.ones(len(order)), self.recipe.validation.batch_size, None):
-            values = self.predictor.to_values(self.network(self.dataset.batch(order[cut]).to(self.device)))
+            values = self.predictor.to_values(self._values(self.dataset.batch(order[cut]).to(self.device)))
             total += float((values - self._labels(order[cut])).abs().sum())
         return total / len(order)
 
