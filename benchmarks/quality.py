@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from crystalsmith.checkpoints.store import load_model
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.diffusion.process import Process
 from crystalsmith.training.labels import Labelled

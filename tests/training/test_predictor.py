@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.predictor import load_predictor
-from crystalsmith.checkpoints.store import load_model
 from crystalsmith.errors import InputError
 from crystalsmith.training.predictor import _network, property_recipe, train_predictor
 

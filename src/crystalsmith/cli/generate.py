@@ -23,6 +23,7 @@ EPILOG = examples(
     "crystalsmith generate cubic --space-group cubic --num-atoms 4-10",
     "crystalsmith generate perovskites --templates perovskite.cif --require O --num 64",
     "crystalsmith generate relatives --start-from known.cif --strength 0.4",
+    "crystalsmith generate cousins --start-from known.extxyz --redecorate --novel-to refs/mp --select 4",
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
     "crystalsmith generate crystals --resume",
@@ -30,6 +31,7 @@ EPILOG = examples(
 
 
 RULES, START = "Elements and composition (kept by every crystal)", "Starting from a crystal"
+CHOICE = "Choosing among proposals"
 SYMMETRY = "Symmetry (kept by every crystal)"
 TARGETS = "Targets (of models that were fine-tuned on them)"
 
@@ -204,6 +206,40 @@ def generate(
             rich_help_panel=START,
         ),
     ] = None,
+    redecorate: Annotated[
+        bool,
+        typer.Option(
+            "--redecorate",
+            help="Keep the space group and, as far as --strength says, the geometry; draw all elements anew.",
+            rich_help_panel=START,
+        ),
+    ] = False,
+    novel_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="REF",
+            help="Turn down a crystal whose reduced formula this reference set holds and make the next proposal.",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    select: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Make K proposals for each crystal and keep the one of the lowest predicted energy above the hull.",
+            show_default="1",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PREDICTOR",
+            help="Another predictor to select by: a folder of train --task property.",
+            show_default="hull-predictor",
+            rich_help_panel=CHOICE,
+        ),
+    ] = None,
     property_: Annotated[
         list[str] | None,
         typer.Option(
@@ -275,6 +311,10 @@ def generate(
         fix_cell=fix_cell,
         fix_elements=fix_elements,
         resample=resample,
+        redecorate=redecorate,
+        novel_to=None if novel_to is None else str(novel_to.resolve()),
+        select=select,
+        selector=selector,
         properties=property_ or None,
         targets=None if targets is None else str(targets),
         guidance=guidance or None,

@@ -17,7 +17,7 @@ from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
-    from crystalsmith.symmetry.wyckoff import Arranged, Sites
+    from crystalsmith.symmetry.wyckoff import Arranged
 
 FILE, TEMPLATES = "symmetry.npz", "templates.json"
 _CHUNK = 256
@@ -114,10 +114,10 @@ def find_sites(
     Returns:
         Crystals with more symmetry than their lattice, and templates.
     """
-    from crystalsmith.symmetry.wyckoff import count_templates
+    from crystalsmith.symmetry.wyckoff import count_templates, free_sites
 
     found = arranged(dataset, dataset.rows(), jobs, progress)
-    sites = [_none(int(n)) if one is None else one.sites for one, n in zip(found, dataset.num_atoms, strict=True)]
+    sites = [free_sites(int(n)) if one is None else one.sites for one, n in zip(found, dataset.num_atoms, strict=True)]
     orders = [len(one.rotations) for one in sites]
     table = SiteTable(
         offsets=np.asarray(dataset.offsets),
@@ -161,14 +161,6 @@ def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged 
         frac, cell = np.array(dataset.frac_coords[atoms], dtype=float), np.array(dataset.cell[row], dtype=float)
         found.append(template_of(frac, cell, dataset.atomic_numbers[atoms].astype(np.int64)))
     return found
-
-
-def _none(size: int) -> Sites:
-    from crystalsmith.symmetry.wyckoff import Sites
-
-    eye = np.tile(np.eye(3), (size, 1, 1))
-    identity = np.eye(3, dtype=np.int64)[None]
-    return Sites(np.arange(size), eye, eye.copy(), np.zeros((size, 3)), identity)
 
 
 def _identity_first(rotations: NDArray[np.int64]) -> NDArray[np.int64]:

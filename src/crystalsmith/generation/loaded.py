@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crystalsmith.checkpoints.model import Model
     from crystalsmith.generation.describe import Description
+    from crystalsmith.generation.plans.plan import Plan
     from crystalsmith.generation.request import Request
     from crystalsmith.structures import StructureLike
 
@@ -96,6 +97,10 @@ class LoadedModel:
         fix_cell: bool = False,
         fix_elements: bool = False,
         resample: int | None = None,
+        redecorate: bool = False,
+        novel_to: str | Path | None = None,
+        select: int | None = None,
+        selector: str | Path | None = None,
         properties: Mapping[str, Any] | Sequence[str] | None = None,
         targets: str | Path | Mapping[str, Sequence[Any]] | pandas.DataFrame | None = None,
         guidance: float | str | Mapping[str, float] | Sequence[str] | None = None,
@@ -133,6 +138,11 @@ class LoadedModel:
             fix_cell: keep the cell.
             fix_elements: keep the element of every atom.
             resample: passes through each stretch of the way, so that free and kept parts agree better.
+            redecorate: keep the space group and, as far as ``strength`` says, the geometry of the crystal to start
+                from, and draw its elements anew.
+            novel_to: a reference set: a crystal whose reduced formula it holds is turned down and made again.
+            select: proposals for each crystal; the one of the lowest predicted energy above the hull stays.
+            selector: another predictor to select by.
             properties: targets, ``{"band_gap": 2.0}``; a list is taken in turn, ``"0.5..3"`` is drawn from.
             targets: a table of them, a row per crystal: a mapping of columns, a data frame or a CSV file.
             guidance: how strongly targets are followed, for all or by property.
@@ -167,6 +177,10 @@ class LoadedModel:
                 fix_cell=fix_cell,
                 fix_elements=fix_elements,
                 resample=resample,
+                redecorate=redecorate,
+                novel_to=None if novel_to is None else str(novel_to),
+                select=select,
+                selector=None if selector is None else str(selector),
                 properties=columns or properties,
                 targets=table,
                 guidance=guidance,
@@ -220,7 +234,8 @@ class LoadedModel:
         finally:
             bar.close()
         batch = CrystalBatch.concatenate([item.batch for item in made])
-        return GeneratedCrystals(self, request, batch, sum(item.seconds for item in made))
+        plans = [plan for item in made for plan in item.plans]
+        return GeneratedCrystals(self, request, plans, batch, sum(item.seconds for item in made))
 
 
 class GeneratedCrystals(Sequence["Structure"]):
@@ -230,14 +245,16 @@ class GeneratedCrystals(Sequence["Structure"]):
     in :attr:`table` with a note.
     """
 
-    def __init__(self, loaded: LoadedModel, request: Request, batch: CrystalBatch, seconds: float) -> None:
+    def __init__(
+        self, loaded: LoadedModel, request: Request, plans: Sequence[Plan], batch: CrystalBatch, seconds: float
+    ) -> None:
         from crystalsmith.generation.sampler import crystals_of
 
         self._loaded = loaded
         self._elements = loaded.model.metadata.elements
         self.request = request
         self.seconds = seconds
-        self._crystals = crystals_of(batch, request.plans(range(request.num)), self._elements)
+        self._crystals = crystals_of(batch, plans, self._elements)
         good = [k for k, crystal in enumerate(self._crystals) if crystal.failure is None]
         self.indices: tuple[int, ...] = tuple(good)
         self.batch = batch if len(good) == len(batch) else batch.select(good)
@@ -308,7 +325,7 @@ class GeneratedCrystals(Sequence["Structure"]):
         settings: dict[str, Any] = self.request.to_dict() | {"batch_size": self.request.num, "trajectories": False}
         loaded = self._loaded
         head = manifest_head(loaded.model, model_source(loaded.source), loaded.weights_sha256, settings)
-        columns = list(self.request.plan(0).columns())
+        columns = self.request.columns
         output = OutputFolder.create(Path(folder), head | {"columns": columns})
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")

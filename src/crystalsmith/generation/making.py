@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from crystalsmith.checkpoints.model import SAMPLING, Model
 from crystalsmith.diffusion.composition import CountBounds, remask
 from crystalsmith.elements import MASK, symbol
 from crystalsmith.errors import InputError
+from crystalsmith.generation.choosing import make_choosing
 from crystalsmith.generation.compositions import Compositions, make_compositions
 from crystalsmith.generation.num_atoms import Histogram, check_histogram, parse_num_atoms
 from crystalsmith.generation.plans.formula import ruled
@@ -24,9 +26,13 @@ from crystalsmith.generation.space_groups import make_space_groups
 from crystalsmith.generation.start import Starts, make_starts
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
+from crystalsmith.properties import canonical_name
 
 MAX_CRYSTALS = 2**32
 """Crystal indices take one word of the random stream's counter."""
+
+NOT_OF_THE_SOLVER = ("solver", "steps", "temperature", "space_group", "targets", "guidance")
+"""Entries of a model's ``sampling`` that are no settings of its solver."""
 
 MAX_SEED = 2**63 - 1
 
@@ -69,23 +75,38 @@ def make_request(
     if not 0.05 <= temperature <= 20:
         raise InputError(f"--temperature is {temperature:g}; give a number from 0.05 to 20 (1 is as learned).")
     # The model's settings were chosen for its own solver and mean nothing to another.
-    own_settings = {k: v for k, v in defaults.items() if k not in ("solver", "steps", "temperature", "space_group")}
+    own_settings = {k: v for k, v in defaults.items() if k not in NOT_OF_THE_SOLVER}
     own_settings = own_settings if solver == own_solver else {}
     steering = steering or Steering()
     compositions = _compositions(model, steering, asked=num_atoms is not None)
-    targets = make_targets(model, steering.properties, steering.targets, steering.guidance, steering.guidance_interval)
+    guidance = steering.guidance if steering.guidance is not None else defaults.get("guidance")
+    targets = make_targets(model, _with_own(steering, defaults), steering.targets, guidance, steering.guidance_interval)
     if compositions is None:
         rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
     else:
         rules, start, histogram = None, None, compositions.histogram()
-    if start is not None and start.strength < 1.0:
+    if start is not None and start.strength < 1.0 and not start.redecorate:
         own_settings.pop("remask", None)  # it would forget the elements of the crystal
     groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
+    choosing = make_choosing(steering.novel_to, steering.select, steering.selector)
     request = Request(
-        num, seed, histogram, solver, steps, precision, temperature, own_settings | settings, given, *wanted
+        num, seed, histogram, solver, steps, precision, temperature, own_settings | settings, given, *wanted, choosing
     )
     return request if groups is None else _within_space_groups(request, steering)
+
+
+def _with_own(steering: Steering, defaults: Mapping[str, Any]) -> Any:
+    """The targets that the user names, and those of the model's own that they do not name."""
+    given, own = steering.properties, dict(defaults.get("targets") or {})
+    if not own:
+        return given
+    pairs = given.items() if isinstance(given, Mapping) else [str(x).partition("=")[::2] for x in given or ()]
+    named = dict(pairs)
+    told = {canonical_name(str(name).strip()) for name in named}
+    if steering.targets is not None:
+        told |= {canonical_name(name) for name in table_columns(Path(steering.targets))}
+    return {name: value for name, value in own.items() if canonical_name(name) not in told} | named
 
 
 def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
@@ -203,7 +224,10 @@ def _steer(
         fix_cell=wanted.fix_cell,
         fix_elements=wanted.fix_elements or (csp and wanted.start_from is not None),
         resample=wanted.resample,
+        redecorate=wanted.redecorate,
     )
+    if wanted.redecorate and csp:
+        raise InputError(f"The model {model.metadata.name} does not choose elements; --redecorate needs one that does.")
     rules = make_rules(
         elements,
         chemical_system=wanted.chemical_system,

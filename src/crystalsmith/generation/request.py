@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crystalsmith.generation.choosing import Choosing
 from crystalsmith.generation.compositions import Compositions
 from crystalsmith.generation.num_atoms import Histogram
 from crystalsmith.generation.plans.compositions import composed
@@ -42,6 +43,7 @@ class Request:
         targets: properties that the crystals shall have.
         compositions: exact compositions, taken in turn.
         space_groups: which symmetry the crystals keep; with ``sizes_asked``, in numbers of atoms as in ``num_atoms``.
+        choosing: what decides between several proposals for a crystal; None = the first is kept.
     """
 
     num: int
@@ -59,12 +61,20 @@ class Request:
     compositions: Compositions | None = None
     space_groups: SpaceGroups | None = None
     sizes_asked: bool = False
+    choosing: Choosing | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that the request adds to the table of results."""
+        return [*self.plan(0).columns(), *(() if self.choosing is None else self.choosing.columns())]
 
     @property
     def sampling(self) -> Sampling:
         """How the crystals are sampled from their plans."""
         start = () if self.start is None else (self.start.strength, self.start.resample)
         sampling = Sampling(self.solver, self.steps, self.precision, self.temperature, self.solver_settings, *start)
+        if self.start is not None:
+            sampling = dataclasses.replace(sampling, redecorate=self.start.redecorate)
         if self.targets is None:
             return sampling
         return dataclasses.replace(sampling, guidance=self.targets.guidance, interval=self.targets.interval)
@@ -124,4 +134,5 @@ _PARTS: dict[str, Any] = {
     "targets": Targets,
     "compositions": Compositions,
     "space_groups": SpaceGroups,
+    "choosing": Choosing,
 }

@@ -146,11 +146,13 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     )
     for sentence in warnings_of(model, request):
         reporter.message(sentence)
+    if request.choosing is not None and options.trajectories:
+        raise InputError("--trajectories shows one way to a crystal; leave --select and --novel-to out.")
     calls = NETWORK_CALLS_PER_STEP[request.solver]
     batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
     settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
     head = manifest_head(model, name, digest, settings)
-    columns = list(request.plan(0).columns())
+    columns = request.columns
     folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
     return _Session(model, request, device, folder, options.compile)
 

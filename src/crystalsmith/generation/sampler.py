@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from crystalsmith.crystals import CrystalBatch, wrap
 from crystalsmith.diffusion.guidance import allow_elements, sharpen_species
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
+from crystalsmith.generation.choosing import Make, chosen
 from crystalsmith.generation.describe import Crystal
 from crystalsmith.generation.device import is_out_of_memory
 from crystalsmith.generation.plans.plan import Plan
@@ -84,8 +86,9 @@ def finished_batches(
         recorder = Recorder(steps) if trajectories else None
         began = time.perf_counter()
         callback = _callback(reporter, recorder, range(start, stop), steps)
-        batch = _try_batch(model, sampling, plans, device, callback, denoiser)
-        if batch is None:
+        make = partial(_try_batch, model, sampling, device=device, callback=callback, denoiser=denoiser)
+        found = _chosen(request, plans, make)
+        if found is None:
             batch_size = _halved(plans)
             reporter.message(f"Out of memory: going on with {batch_size} crystals at a time.")
             if device.type == "cuda":
@@ -93,7 +96,7 @@ def finished_batches(
             if compiled:
                 denoiser = _compiled(model, request, start, batch_size)
             continue
-        yield FinishedBatch(plans, batch, batch_size, time.perf_counter() - began, recorder)
+        yield FinishedBatch(*found, batch_size, time.perf_counter() - began, recorder)
         start = stop
 
 
@@ -185,6 +188,14 @@ def _autocast(denoiser: Denoiser, device: torch.device) -> Denoiser:
         return Scores(scores.frac_coords.to(dtype), scores.cell.to(dtype), scores.species_logits.to(dtype))
 
     return in_bf16
+
+
+def _chosen(request: Request, plans: list[Plan], make: Make) -> tuple[list[Plan], CrystalBatch] | None:
+    """The plans with their crystals, chosen among several proposals where the request says so."""
+    if request.choosing is not None:
+        return chosen(plans, request.plan, make, request.choosing)
+    batch = make(plans)
+    return None if batch is None else (plans, batch)
 
 
 def _try_batch(

@@ -22,6 +22,7 @@ class Sampling:
         temperature: of the species' probabilities.
         settings: further keywords of the solver.
         strength: the time in (0, 1] that crystals to start from are noised to.
+        redecorate: that is the time of their geometry alone; their elements start from the mask.
         resample: passes through each stretch of the way.
         guidance: factor of each property that is a target.
         interval: times between which guidance extrapolates; elsewhere the factor is 1.
@@ -36,11 +37,12 @@ class Sampling:
     resample: int = 1
     guidance: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] = (0.0, 1.0)
+    redecorate: bool = False
 
     def times(self, device: torch.device | str = "cpu") -> Tensor:
         """``(T,)``, from 1, or from the level that given crystals are noised to."""
         times = schedule(self.steps, device, kind=WARPS[self.solver])
-        if self.strength < 1.0:
+        if self.strength < 1.0 and not self.redecorate:
             kept = times[times <= self.strength + 1e-6]
             times = kept if len(kept) else times[-1:]
         return resampled(times, self.resample) if self.resample > 1 else times

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Conditions, Denoiser
 from crystalsmith.crystals import CrystalBatch, wrap
+from crystalsmith.diffusion.clock import Clock, ClockedProcess
 from crystalsmith.diffusion.composition import CountBounds, remask
 from crystalsmith.diffusion.constraints import ConstrainedProcess, Given, hold_given
 from crystalsmith.diffusion.guidance import bind_conditions, follow_chemical_system
@@ -25,6 +27,7 @@ from crystalsmith.diffusion.symmetric import SymmetricProcess, Symmetry
 from crystalsmith.elements import MASK, NUM_CLASSES, SYMBOLS, parse_chemical_system
 from crystalsmith.generation.plans.plan import Plan, Start, Value
 from crystalsmith.generation.sampling import Sampling
+from crystalsmith.symmetry.wyckoff import Sites, free_sites, template_of
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -39,15 +42,19 @@ class Setting:
         first: the sample at the first time.
         times: ``(T,)``.
         given: parts that are kept.
+        clock: of the geometry, where it has one of its own.
     """
 
     process: Process
     first: CrystalBatch
     times: Tensor
     given: Given | None = None
+    clock: Clock | None = None
 
     def steer(self, denoiser: Denoiser) -> Denoiser:
-        """The denoiser, holding what is given."""
+        """The denoiser, holding what is given and told the time of the geometry."""
+        if self.clock is not None:
+            return self.clock.tell(denoiser)
         return denoiser if self.given is None else hold_given(denoiser, self.process, self.given)
 
 
@@ -58,6 +65,8 @@ def set_up(process: Process, sampling: Sampling, plans: Sequence[Plan], noise: N
     times, draw = sampling.times(device), noise.at(0, PRIOR)
     if plans[0].arrangement is not None:
         return _symmetric(process, plans, times, draw)
+    if sampling.redecorate:
+        return _redecorated(process, sampling, plans, times, draw)
     num_atoms = sizes_of(plans)
     fixed = torch.zeros(int(num_atoms.sum()), dtype=torch.int64, device=device)
     starts = [plan.start for plan in plans if plan.start is not None]
@@ -84,18 +93,50 @@ def _symmetric(process: Process, plans: Sequence[Plan], times: Tensor, draw: Dra
     """The setting of crystals that keep their space groups; rules on elements hold for orbits."""
     device, chosen = times.device, [plan.arrangement for plan in plans if plan.arrangement is not None]
     symmetry = Symmetry.collate([one.sites for one in chosen]).to(device)
-    base, known = process, None
-    orbits = torch.tensor([len(one.sizes) for one in chosen])
+    known = None
     if not process.corrupts_species:
         known = torch.tensor([z for one in chosen for z in one.numbers()], device=device)
-    elif plans[0].counts:
-        sizes = torch.tensor([size for one in chosen for size in one.sizes])
-        base = CountedProcess(process.config, sizes, [plan.counts for plan in plans])
-    elif (bounds := bounds_of(plans, orbits)) is not None:
-        free = torch.zeros(int(orbits.sum()), dtype=torch.int64, device=device)
-        base = ConstrainedProcess(process.config, bounds.to(device), free)
-    restricted = SymmetricProcess(base, symmetry)
+    restricted = SymmetricProcess(_by_orbits(process, plans, [one.sizes for one in chosen], device), symmetry)
     return Setting(restricted, restricted.prior(sizes_of(plans).to(device), draw, known), times)
+
+
+def _by_orbits(
+    process: Process, plans: Sequence[Plan], orbits: Sequence[Sequence[int]], device: torch.device
+) -> Process:
+    """The process with the rules of plans as rules on orbits, whose numbers of atoms are given."""
+    if not process.corrupts_species:
+        return process
+    if plans[0].counts:
+        sizes = torch.tensor([size for one in orbits for size in one])
+        return CountedProcess(process.config, sizes, [plan.counts for plan in plans])
+    number = torch.tensor([len(one) for one in orbits])
+    bounds = bounds_of(plans, number)
+    if bounds is None:
+        return process
+    free = torch.zeros(int(number.sum()), dtype=torch.int64, device=device)
+    return ConstrainedProcess(process.config, bounds.to(device), free)
+
+
+def _redecorated(process: Process, sampling: Sampling, plans: Sequence[Plan], times: Tensor, draw: Draw) -> Setting:
+    """The setting of crystals of known geometry whose elements are drawn anew, in the space groups that they have."""
+    device, starts = times.device, [plan.start for plan in plans if plan.start is not None]
+    sites = [_sites_of(start) for start in starts]
+    symmetry = Symmetry.collate(sites).to(device)
+    sizes = [np.unique(one.first, return_counts=True)[1].tolist() for one in sites]
+    clock = Clock(sampling.strength)
+    clocked = ClockedProcess(SymmetricProcess(_by_orbits(process, plans, sizes, device), symmetry), clock)
+    known = batch_of(starts, sizes_of(plans)).to(device)
+    known = known.replace(frac_coords=symmetry.place(known.frac_coords), cell=symmetric_polar(known.cell))
+    first = clocked.corrupt(known, times[:1].expand(len(plans)), draw)
+    return Setting(clocked, first, times, clock=clock)
+
+
+@lru_cache(maxsize=65536)
+def _sites_of(start: Start) -> Sites:
+    """The sites of a crystal in its own cell; of no symmetry where none holds together."""
+    frac, cell = np.array(start.frac_coords), np.array(start.cell)
+    found = template_of(frac, cell, np.array(start.numbers, dtype=np.int64))
+    return free_sites(len(start.numbers)) if found is None else found.sites
 
 
 def follow(

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.cells import niggli_reduce, primitive_cell, right_handed
 from crystalsmith.checkpoints.arrangements import FILE as LEARNED
 from crystalsmith.checkpoints.arrangements import Arrangements, load_arrangements
 from crystalsmith.data.sites import TEMPLATES
 from crystalsmith.errors import InputError
-from crystalsmith.generation.start import read_crystals
+from crystalsmith.generation.start import read_crystals, reduced
 from crystalsmith.symmetry.wyckoff import (
     TABLES,
     Templates,
@@ -168,11 +167,9 @@ def _learned(file: str) -> Arrangements | None:
 def _templates_of(path: Path) -> Templates:
     """The templates of the crystals in a file, each reduced as training data are."""
     found = []
-    for frac_coords, cell, numbers in read_crystals(path, elements_matter=False):
-        frac, lattice = right_handed(np.array(frac_coords, dtype=float), np.array(cell, dtype=float))
-        frac, lattice, elements = primitive_cell(frac, lattice, np.array(numbers, dtype=np.int64))
-        reduced, transform = niggli_reduce(lattice[None])
-        found.append(template_of(frac @ np.linalg.inv(transform[0]), reduced[0], elements))
+    for crystal in read_crystals(path, elements_matter=False):
+        frac, cell, numbers = reduced(crystal)
+        found.append(template_of(np.array(frac), np.array(cell), np.array(numbers, dtype=np.int64)))
     if None in found:
         raise InputError(f"{path}: no symmetry that holds together was found in crystal {found.index(None) + 1}.")
     return count_templates(found, str(path))

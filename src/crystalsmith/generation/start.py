@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from crystalsmith.cells import niggli_reduce, primitive_cell, right_handed
 from crystalsmith.data.readers import FORMATS, Heard, open_source
 from crystalsmith.data.rows import Refused, Row
 from crystalsmith.data.sense import volume_problem
@@ -34,6 +35,7 @@ class Starts:
         fix_cell: keep the cell.
         fix_elements: keep the element of every atom.
         resample: passes through each stretch of the way.
+        redecorate: keep their space groups, noise their geometry to ``strength`` and draw their elements anew.
     """
 
     file: str
@@ -43,6 +45,7 @@ class Starts:
     fix_cell: bool = False
     fix_elements: bool = False
     resample: int = 1
+    redecorate: bool = False
 
     def sizes(self) -> list[int]:
         """Number of atoms of each crystal to start from."""
@@ -63,6 +66,7 @@ def make_starts(
     fix_cell: bool = False,
     fix_elements: bool = False,
     resample: int | None = None,
+    redecorate: bool = False,
 ) -> Starts | None:
     """A checked start, or None where nothing is asked for.
 
@@ -70,13 +74,18 @@ def make_starts(
         InputError: if the file cannot be read or an option does not fit it.
     """
     dependent = {"strength": strength, "fix-sites": fix_sites, "resample": resample}
-    flags = {"fix-cell": fix_cell, "fix-elements": fix_elements}
+    flags = {"fix-cell": fix_cell, "fix-elements": fix_elements, "redecorate": redecorate}
     given = [name for name, value in dependent.items() if value is not None] + [n for n, on in flags.items() if on]
     if file is None:
         if given:
             raise InputError(f"--{given[0]} needs a crystal; give --start-from FILE too.")
         return None
+    others = [name for name in given if name not in ("strength", "redecorate")]
+    if redecorate and others:
+        raise InputError(f"--redecorate draws every element anew and keeps the space group; leave --{others[0]} out.")
     crystals = read_crystals(Path(file)) if isinstance(file, (str, Path)) else tuple(file)
+    if redecorate:
+        crystals = tuple(reduced(one) for one in crystals)
     where = str(file) if isinstance(file, (str, Path)) else "the crystals given"
     sites = _sites(fix_sites, min(len(numbers) for _, _, numbers in crystals), where)
     fixes = bool(sites) or fix_cell or fix_elements
@@ -86,7 +95,15 @@ def make_starts(
     resample = 1 if resample is None else resample
     if not 1 <= resample <= 100:
         raise InputError(f"--resample is {resample}; give a whole number from 1 to 100.")
-    return Starts(where, crystals, strength, sites, fix_cell, fix_elements, resample)
+    return Starts(where, crystals, strength, sites, fix_cell, fix_elements, resample, redecorate)
+
+
+def reduced(crystal: Plain) -> Plain:
+    """The crystal in its primitive, Niggli-reduced cell, as training data are."""
+    frac, cell = right_handed(np.array(crystal[0], dtype=float), np.array(crystal[1], dtype=float))
+    frac, cell, numbers = primitive_cell(frac, cell, np.array(crystal[2], dtype=np.int64))
+    found, transform = niggli_reduce(cell[None])
+    return (frac @ np.linalg.inv(transform[0])).tolist(), found[0].tolist(), numbers.tolist()
 
 
 def read_crystals(path: Path, elements_matter: bool = True) -> tuple[Plain, ...]:

@@ -32,6 +32,12 @@ class Steering:
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
         fix_cell, fix_elements: keep the cell; keep the elements of all its atoms.
         resample: passes through each stretch of the way, so that free and kept parts agree better.
+        redecorate: keep the space group and, as far as ``strength`` says, the geometry of the crystal to start from,
+            and draw its elements anew.
+        novel_to: folder of a reference set: a crystal whose reduced formula it holds is turned down, and the next
+            proposal is made for it.
+        select: proposals for each crystal, of which the one of the lowest prediction stays.
+        selector: predictor for that, a bundled one or a folder; of the energy above the hull if nothing is said.
         properties: targets of properties that the model knows, ``{"band_gap": 2.0}`` or ``["band_gap=2.0"]``; a value
             may be several separated by commas, taken in turn, or a range ``0.5..3`` to draw from.
         targets: CSV file of targets, a column per property, rows taken in turn.
@@ -58,6 +64,10 @@ class Steering:
     fix_cell: bool = False
     fix_elements: bool = False
     resample: int | None = None
+    redecorate: bool = False
+    novel_to: str | None = None
+    select: int | None = None
+    selector: str | None = None
     properties: Mapping[str, Any] | Sequence[str] | None = None
     targets: str | None = None
     guidance: float | str | Mapping[str, float] | Sequence[str] | None = None

@@ -74,6 +74,12 @@ class Sites:
         return len(self.first)
 
 
+def free_sites(size: int) -> Sites:
+    """Sites of ``size`` atoms without any symmetry."""
+    eye = np.tile(np.eye(3), (size, 1, 1))
+    return Sites(np.arange(size), eye, eye.copy(), np.zeros((size, 3)), np.eye(3, dtype=np.int64)[None])
+
+
 @dataclass(frozen=True)
 class Templates:
     """Templates with how often each was seen, and a point on each Wyckoff position that they use.

@@ -124,7 +124,7 @@ def _network(recipe: Recipe) -> PropertyNetwork:
     from noisy crystals what a predictor must know of clean ones."""
     if recipe.base is None:
         return PropertyNetwork(_sizes(recipe))
-    from crystalsmith.checkpoints.store import load_model
+    from crystalsmith.checkpoints.find import load_model
 
     denoiser = load_model(recipe.base).network
     if not isinstance(denoiser, GemNetDenoiser):

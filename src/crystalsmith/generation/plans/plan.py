@@ -64,6 +64,7 @@ class Start:
         fix_sites: sites (from 0) whose position and element are kept.
         fix_cell: keep the cell.
         fix_elements: keep the element of every atom.
+        redecorate: keep the space group and draw every element anew.
     """
 
     frac_coords: tuple[tuple[float, ...], ...]
@@ -72,6 +73,7 @@ class Start:
     fix_sites: tuple[int, ...] = ()
     fix_cell: bool = False
     fix_elements: bool = False
+    redecorate: bool = False
 
     @property
     def holds(self) -> bool:

@@ -20,5 +20,6 @@ def started(plan: Plan, starts: Starts, histogram: Mapping[int, float]) -> Plan:
         starts.fix_sites,
         starts.fix_cell,
         starts.fix_elements,
+        starts.redecorate,
     )
     return dataclasses.replace(plan, num_atoms=size, start=start)

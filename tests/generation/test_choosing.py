@@ -1,0 +1,182 @@
+"""Laws of choosing among proposals, and of elements drawn anew on known geometries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crystalsmith.checkpoints.find import load_model
+from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
+from crystalsmith.crystals import CrystalBatch
+from crystalsmith.errors import InputError
+from crystalsmith.formats import extxyz_frame
+from crystalsmith.generation import choosing
+from crystalsmith.generation.choosing import Choosing, chosen, make_choosing
+from crystalsmith.generation.loaded import load
+from crystalsmith.generation.making import make_request
+from crystalsmith.generation.plans.plan import Plan
+from crystalsmith.generation.steering import Steering
+from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.network.predictor import PropertyNetwork
+from crystalsmith.symmetry.groups import space_group
+
+SMALL = GemNetConfig(width=16, num_blocks=1, cutoff=4.0, max_neighbors=8, num_radial=8, width_triplet=8)
+
+
+class Known:
+    """A reference that knows the even elements."""
+
+    def knows_composition(self, numbers: np.ndarray) -> bool:
+        return int(numbers[0]) % 2 == 0
+
+
+def hydrogens(value: int) -> CrystalBatch:
+    return CrystalBatch.from_arrays([(np.zeros((1, 3)), 3 * np.eye(3), np.array([value]))])
+
+
+def make(plans: list[Plan]) -> CrystalBatch:
+    """The element is 10 + index + 3 attempt."""
+    cells = [(np.zeros((1, 3)), 3 * np.eye(3), np.array([10 + p.index + 3 * p.attempt])) for p in plans]
+    return CrystalBatch.from_arrays(cells)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Least:
+        name = "number"
+
+        def __call__(self, crystals: list) -> list[float]:
+            return [float(z[0]) for _, _, z in crystals]
+
+    monkeypatch.setattr(choosing, "_reference", lambda folder: Known())
+    monkeypatch.setattr(choosing, "_predictor", lambda name: Least())
+
+
+def run(wanted: Choosing, num: int = 4) -> tuple[list[Plan], list[int]]:
+    found = chosen([Plan(0, i) for i in range(num)], lambda i, attempt: Plan(0, i, attempt), make, wanted)
+    assert found is not None
+    return found[0], found[1].atomic_numbers.tolist()
+
+
+def test_known_compositions_are_turned_down_until_one_is_new(stand_ins: None) -> None:
+    plans, numbers = run(Choosing(novel_to="ref"))
+    assert numbers == [13, 11, 15, 13]  # 10 and 12 are known, and the next of their own streams are not
+    assert [p.attempt for p in plans] == [1, 0, 1, 0]
+    assert [dict(p.labels)["proposals"] for p in plans] == [2, 1, 2, 1]
+    assert not any(dict(p.labels)["composition_known"] for p in plans)
+
+
+def test_of_several_proposals_the_lowest_prediction_stays_and_new_comes_before_low(stand_ins: None) -> None:
+    plans, numbers = run(Choosing(select=3, selector="x"))
+    assert numbers == [10, 11, 12, 13]
+    plans, numbers = run(Choosing(novel_to="ref", select=3, selector="x"))
+    assert numbers == [13, 11, 15, 13]
+    assert [dict(p.labels)["predicted_number"] for p in plans] == [13.0, 11.0, 15.0, 13.0]
+    assert all(dict(p.labels)["proposals"] == 3 for p in plans)
+
+
+def test_what_is_chosen_does_not_depend_on_the_batch(stand_ins: None) -> None:
+    wanted = Choosing(novel_to="ref", select=2, selector="x")
+    together = run(wanted, 4)[1]
+    for i in range(4):
+        alone = chosen([Plan(0, i)], lambda k, attempt: Plan(0, k, attempt), make, wanted)
+        assert alone is not None
+        assert alone[1].atomic_numbers.tolist() == together[i : i + 1]
+
+
+def test_a_crystal_that_is_never_new_is_kept_and_said_to_be_known(stand_ins: None) -> None:
+    plans = [Plan(0, 0)]
+    same = chosen(plans, lambda i, attempt: Plan(0, i, attempt), lambda p: hydrogens(2), Choosing(novel_to="ref"))
+    assert same is not None
+    labels = dict(same[0][0].labels)
+    assert labels == {"proposals": choosing.ATTEMPTS, "composition_known": True}
+
+
+def test_memory_that_runs_out_is_told(stand_ins: None) -> None:
+    assert chosen([Plan(0, 0)], lambda i, a: Plan(0, i, a), lambda p: None, Choosing(novel_to="ref")) is None
+
+
+def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    assert make_choosing(None, None, None) is None
+    assert make_choosing(None, 1, None) is None
+    for options, word in (((None, 0, None), "--select"), ((None, None, "x"), "--selector"), ((None, 100, None), "64")):
+        with pytest.raises(InputError, match=word):
+            make_choosing(*options)
+    with pytest.raises(InputError):
+        make_choosing(tmp_path, None, None)
+    with pytest.raises(InputError, match="no predictor"):
+        make_choosing(None, 4, str(tmp_path))
+
+
+def test_choosing_goes_to_json_and_back() -> None:
+    wanted = Choosing("ref", 4, "p")
+    assert Choosing.from_dict(json.loads(json.dumps(wanted.to_dict()))) == wanted
+
+
+def test_selection_from_the_model_itself(untrained: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    facts = PredictorFacts("energy_above_hull", elements=tuple(range(1, 101)))
+    save_predictor(Predictor(PropertyNetwork(SMALL), facts), tmp_path / "p")
+    model = load(untrained)
+    one = model.generate(6, seed=3, space_group="free")
+    best = model.generate(6, seed=3, space_group="free", select=3, selector=tmp_path / "p", batch_size=4)
+    predictor = choosing._predictor(str(tmp_path / "p"))
+    first, kept = (np.array(predictor(x.batch.crystals())) for x in (one, best))
+    assert (kept <= first + 1e-6).all()
+    assert (kept < first - 1e-6).any()
+    told = np.array([row["predicted_energy_above_hull"] for row in best.table], dtype=float)
+    assert np.allclose(told, kept, atol=1e-4)
+
+
+PEROVSKITE = (
+    np.array([[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]),
+    3.9 * np.eye(3),
+    np.array([56, 22, 8, 8, 8]),
+)
+
+
+@pytest.fixture
+def perovskite(tmp_path: Path) -> Path:
+    path = tmp_path / "known.extxyz"
+    path.write_text(extxyz_frame(*PEROVSKITE, {}))
+    return path
+
+
+def test_elements_are_drawn_anew_and_the_space_group_stays(untrained: Path, perovskite: Path) -> None:
+    found = load(untrained).generate(8, start_from=perovskite, redecorate=True, strength=0.2, seed=1)
+    assert len({row["formula"] for row in found.table}) > 4
+    for frac, cell, numbers in found.batch.crystals():
+        assert len(numbers) == 5
+        assert space_group(frac, cell, numbers, 0.01) == 221
+        counts = sorted(np.unique(numbers, return_counts=True)[1].tolist())
+        assert max(counts) >= 3  # the three atoms of one orbit share their element
+
+
+def test_rules_hold_for_elements_drawn_anew(untrained: Path, perovskite: Path) -> None:
+    found = load(untrained).generate(4, start_from=perovskite, redecorate=True, allow="Sr,Zr,S", require="S", seed=2)
+    assert all({38, 40, 16} >= set(z.tolist()) and 16 in z for _, _, z in found.batch.crystals())
+
+
+def test_what_contradicts_redecoration_is_refused(untrained: Path, perovskite: Path) -> None:
+    model = load(untrained)
+    for more in ({"fix_cell": True}, {"fix_sites": "0"}, {"resample": 2}, {"space_group": 225}):
+        with pytest.raises(InputError):
+            model.generate(1, start_from=perovskite, redecorate=True, **more)
+    with pytest.raises(InputError, match="start_from"):
+        model.generate(1, redecorate=True)
+
+
+def test_a_models_own_targets_hold_unless_others_are_named(conditional: Path) -> None:
+    model = load_model(conditional)
+    own = {"solver": "predictor_corrector", "steps": 5, "targets": {"band_gap": 1.0}, "guidance": 1.5}
+    model.metadata = dataclasses.replace(model.metadata, sampling=own)
+    assert dict(make_request(model).plan(0).targets) == {"band_gap": 1.0}
+    assert make_request(model).sampling.guidance == {"band_gap": 1.5}
+    named = make_request(model, steering=Steering(properties=["band_gap=3", "bulk_modulus=100"], guidance=1.0))
+    assert dict(named.plan(0).targets) == {"band_gap": 3.0, "bulk_modulus": 100.0}
+    assert set(named.sampling.guidance.values()) == {1.0}
