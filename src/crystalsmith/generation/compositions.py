@@ -31,7 +31,7 @@ class Compositions:
     Attributes:
         ids: unique names; a score finds the true structure by them.
         formulas: one formula unit each.
-        units: of each, the formula units per cell that its samples take in turn.
+        units: of each, the formula units per cell that its samples take in turn; empty while they are open.
     """
 
     ids: tuple[str, ...]
@@ -114,7 +114,7 @@ def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions
     from crystalsmith.evaluation.structures import read_manifest, read_samples
 
     if not isinstance(source, str | Path):
-        return _unique([(text, text, (1,)) for text in source])
+        return _unique([(text, text, ()) for text in source])
     path = Path(source)
     if (read_manifest(path) or {}).get("format") == FORMAT:
         dataset = CrystalDataset.open(path)
@@ -158,12 +158,12 @@ def _table(path: Path) -> list[tuple[str, str, tuple[int, ...]]] | None:
 
 
 def _units(row: Mapping[str, str], formula: str) -> tuple[int, ...]:
-    """Formula units per cell: as the row says, or by its number of atoms; the formula as written is the cell if not."""
+    """Formula units per cell: as the row says, or by its number of atoms; open (empty) if neither is there."""
     size = sum(count for _, count in formula_counts(formula))
     units = parse_formula_units(row["formula_units"]) if row.get("formula_units") else None
     written = value_of(row, SIZE_COLUMNS)
     if written is None:
-        return units or (1,)
+        return units or ()
     atoms = whole_number(written)
     if atoms is None or atoms < 1 or atoms % size or units not in (None, (atoms // size,)):
         raise InputError(f"{formula} with {size} atoms per formula unit does not make a cell of {written[:20]} atoms.")

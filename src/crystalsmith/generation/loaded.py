@@ -220,7 +220,7 @@ class LoadedModel:
             steering=wanted,
         )
         bar = reporter(progress)
-        for sentence in warnings_of(self.model, request):
+        for sentence in warnings_of(self.model, request, num_atoms):
             bar.message(sentence)
         device = torch.device(self.device)
         if batch_size is None:

@@ -15,10 +15,12 @@ from crystalsmith.elements import MASK, symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.choosing import make_choosing
 from crystalsmith.generation.compositions import Compositions, make_compositions
+from crystalsmith.generation.contradictions import partly_outside, refuse_contradictions, sizes_left_out
 from crystalsmith.generation.num_atoms import Histogram, check_histogram, parse_num_atoms
 from crystalsmith.generation.plans.formula import ruled
 from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.plans.start import started
+from crystalsmith.generation.plans.units import with_units
 from crystalsmith.generation.request import Request
 from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
 from crystalsmith.generation.setting import batch_of, bounds_of, given_of, sizes_of
@@ -93,6 +95,9 @@ def make_request(
     request = Request(
         num, seed, histogram, solver, steps, precision, temperature, own_settings | settings, given, *wanted, choosing
     )
+    if compositions is not None:
+        request = with_units(request, own)
+    refuse_contradictions(model, request, steering)
     return request if groups is None else _within_space_groups(request, steering)
 
 
@@ -132,8 +137,12 @@ def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
     return len(next(iter(table_columns(Path(steering.targets)).values())))
 
 
-def warnings_of(model: Model, request: Request) -> list[str]:
-    """What a user should know before a request runs, one sentence each."""
+def warnings_of(model: Model, request: Request, num_atoms: object = None) -> list[str]:
+    """What a user should know before a request runs, one sentence each.
+
+    Args:
+        num_atoms: as it was asked for.
+    """
     largest, asked = max(model.metadata.num_atoms_histogram), max(request.num_atoms)
     sentences = [] if request.targets is None else outside_training(request.targets, model.metadata.properties)
     if request.space_groups is not None and request.targets is not None:
@@ -146,6 +155,7 @@ def warnings_of(model: Model, request: Request) -> list[str]:
                 f"No known crystal has the space group {missing[0]}: crystals with this target are steered to it, "
                 "but it is not kept."
             )
+    sentences += [*partly_outside(request), *([] if num_atoms is None else sizes_left_out(num_atoms, request))]
     if asked > largest:
         sentences.append(
             f"Crystals of {asked} atoms are asked for, but the model was trained on at most {largest}; "
@@ -173,7 +183,8 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
         InputError: if a crystal of the request cannot have them.
     """
     if request.start is not None:
-        raise InputError("--space-group and --start-from exclude one another; leave one of them out.")
+        name = "--templates" if wanted.space_group is None else "--space-group"
+        raise InputError(f"{name} and --start-from exclude one another; leave one of them out.")
     if request.solver == "published":
         raise InputError("--solver published does not keep a space group; choose another solver.")
     period = 1
@@ -195,8 +206,9 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
             if counts
             else "has the number of atoms and elements asked for"
         )
+        group = "any" if wanted.space_group is None else wanted.space_group
         raise InputError(
-            f"No known crystal of space group {wanted.space_group} {what}; choose another "
+            f"No known crystal of space group {group} {what}; choose another "
             f"{'composition' if counts else '--num-atoms'} or --space-group any."
         )
     return request
@@ -205,8 +217,18 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
 def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions | None:
     """The compositions asked for; they name every atom, so no other rule may."""
     found = make_compositions(wanted.compositions, model.metadata.elements, split=wanted.split, limit=wanted.limit)
-    names = ("formula", "formula_units", "chemical_system", "require_all", "allow", "deny", "require", "start_from")
-    others = [name for name in names if getattr(wanted, name)] + ["num_atoms"] * asked
+    names: tuple[str, ...] = (
+        "formula",
+        "formula_units",
+        "chemical_system",
+        "require_all",
+        "allow",
+        "deny",
+        "require",
+        "start_from",
+    )
+    names += ("strength", "fix_sites", "fix_cell", "fix_elements", "resample")
+    others = [name for name in names if getattr(wanted, name) not in (None, False, "")] + ["num_atoms"] * asked
     if found is not None and others:
         raise InputError(f"--compositions names every atom; leave --{others[0].replace('_', '-')} out.")
     return found

@@ -54,8 +54,8 @@ def parse_num_atoms(text: str, model_histogram: Mapping[int, float]) -> Histogra
         cut = {n: float(w) for n, w in model_histogram.items() if n in bounds and w > 0}
         return check_histogram(cut or dict.fromkeys(bounds, 1.0), f"--num-atoms {text}")
     path = Path(text)
-    if not path.is_file():
-        raise InputError(f"--num-atoms {text!r} is neither a number, a range nor a file; {_HOW}.")
+    if len(text) > 1000 or not path.is_file():
+        raise InputError(f"--num-atoms {text[:40]!r} is neither a number, a range nor a file; {_HOW}.")
     return read_histogram(path)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from crystalsmith.elements import parse_chemical_system, symbol
 from crystalsmith.errors import InputError
-from crystalsmith.generation.num_atoms import Histogram
+from crystalsmith.generation.num_atoms import MAX_ATOMS, Histogram
 
 _MAX_UNITS = 64
+
+MAX_FORMULA = 200
+"""Characters of a formula."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,8 @@ def fit_sizes(rules: Rules, histogram: Histogram, asked: bool, formula: str) -> 
             f"{formula} has {size} atoms per formula unit and no fitting multiple within the {sizes} atoms asked for; "
             "leave --num-atoms out or change it."
         )
+    if max(units) * size > MAX_ATOMS:
+        raise InputError(f"{formula} in {max(units)} formula units has more than {MAX_ATOMS:,} atoms; ask for fewer.")
     share = {u * size: units.count(u) / len(units) for u in units}
     return dataclasses.replace(rules, formula_units=units), share
 
@@ -148,9 +153,11 @@ def parse_formula(text: str) -> dict[int, int]:
     from pymatgen.core import Composition
 
     try:
-        amounts = Composition(text.strip()).get_el_amt_dict() if text.strip() else {}
+        amounts = Composition(text.strip()).get_el_amt_dict() if 0 < len(text.strip()) <= MAX_FORMULA else {}
     except (ValueError, KeyError, TypeError):
         amounts = {}
+    if sum(amounts.values(), 0.0) > MAX_ATOMS:
+        raise InputError(f"--formula {text[:40]!r} has more than {MAX_ATOMS:,} atoms, the most that are sampled.")
     if not amounts or any(abs(x - round(x)) > 1e-9 or round(x) < 1 for x in amounts.values()):
         raise InputError(f"--formula {text!r} is not a formula of whole numbers; write for example LiFePO4.")
     return {parse_chemical_system(name)[0]: round(x) for name, x in amounts.items()}

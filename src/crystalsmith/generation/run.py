@@ -144,7 +144,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
         temperature=options.temperature,
         steering=options.steering,
     )
-    for sentence in warnings_of(model, request):
+    for sentence in warnings_of(model, request, options.num_atoms):
         reporter.message(sentence)
     if request.choosing is not None and options.trajectories:
         raise InputError("--trajectories shows one way to a crystal; leave --select and --novel-to out.")
