@@ -197,7 +197,7 @@ def test_a_target_system_gets_an_orbit_for_each_element(conditional) -> None:
     assert min(orbits[1::2]) == 2
 
 
-def test_a_composition_takes_its_likeliest_arrangements_in_turn(model) -> None:
+def test_a_composition_takes_its_likeliest_arrangements_in_turn(model, tmp_path) -> None:
     formula = {"formula": "SrTiO3", "formula_units": "1-2"}
     request = make_request(model, num=40, steps=3, solver="ancestral", steering=Steering(space_group="any", **formula))
     small, large = arrangements(request, range(0, 40, 2)), arrangements(request, range(1, 40, 2))
@@ -209,7 +209,8 @@ def test_a_composition_takes_its_likeliest_arrangements_in_turn(model) -> None:
         assert some[0].elements
         counted = [collections.Counter(one.numbers()) for one in some]
         assert all(c[8] == 3 * c[22] == 3 * c[38] for c in counted)
-    steering = Steering(compositions=("NaCl", "CsCl"), samples=200, space_group="any")
+    (tmp_path / "salts.csv").write_text("formula,formula_units\nNaCl,1\nCsCl,1\n")
+    steering = Steering(compositions=str(tmp_path / "salts.csv"), samples=200, space_group="any")
     again = make_request(model, num=400, steps=3, solver="ancestral", steering=steering)
     salts = [(one.template, one.elements) for one in arrangements(again, range(0, 400, 2))]
     assert [one.template.number for one in arrangements(again, (0, 1))] == [225, 221]
