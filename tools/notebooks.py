@@ -25,7 +25,9 @@ def execute(source: Path, out: Path, timeout: int = 600) -> Path:
 
     notebook = jupytext.read(source)
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(
+            notebook, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}}
+        ).execute()
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{source.stem}.ipynb"
     nbformat.write(notebook, path)

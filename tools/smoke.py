@@ -2,8 +2,8 @@
 
 python tools/smoke.py dist [--system-packages]
 
-With ``--system-packages`` the environment sees the packages of the interpreter that runs this (torch and all), so that only
-the wheel itself is installed; otherwise everything is.
+With ``--system-packages`` the environment sees the packages of the interpreter that runs this (torch and all), so that
+only the wheel itself is installed; otherwise everything is.
 """
 
 from __future__ import annotations
