@@ -39,7 +39,7 @@ def test_every_column_is_explained(heading: str, columns: tuple[str, ...]) -> No
 
 def test_what_is_asked_of_a_crystal_is_explained(conditional: Path) -> None:
     import crystalsmith
-    from crystalsmith.generation.request import make_request
+    from crystalsmith.generation.making import make_request
     from crystalsmith.generation.steering import Steering
 
     model, known = crystalsmith.load(conditional).model, explained("crystals.csv of a generation")

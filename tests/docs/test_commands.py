@@ -26,10 +26,10 @@ RUNNABLE = [
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of few steps and crystals, training runs of two steps; all else is as a user has it."""
-    from crystalsmith.generation import request
+    from crystalsmith.generation import making
     from crystalsmith.training import config
 
-    make, load = request.make_request, config.load_recipe
+    make, load = making.make_request, config.load_recipe
 
     def small(model: Any, **wanted: Any) -> Any:
         made = make(model, **{**wanted, "num": min(NUM, wanted.get("num") or NUM)})
@@ -39,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         few = ("limits.max_steps=2", "validation.max_crystals=4", "data.batch_size=8", "hardware.accelerator=cpu")
         return load(path, [*overrides, *few])
 
-    for module in ("crystalsmith.generation.request", "crystalsmith.generation.run"):
+    for module in ("crystalsmith.generation.making", "crystalsmith.generation.run"):
         monkeypatch.setattr(f"{module}.make_request", small)
     for module in ("config", "finetune", "run"):
         monkeypatch.setattr(f"crystalsmith.training.{module}.load_recipe", short)
