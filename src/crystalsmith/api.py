@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from crystalsmith.errors import InputError, in_python
 from crystalsmith.results import (
@@ -39,9 +39,19 @@ Crystals: TypeAlias = "str | Path | GeneratedCrystals | StructureLike | Sequence
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
 
 
-def _spoken(function: Callable[_P, _R]) -> Callable[_P, _R]:
+class _Spoken(Protocol[_P, _R_co]):
+    """A function, and as ``__wrapped__`` the one whose errors name options."""
+
+    @property
+    def __wrapped__(self) -> Callable[_P, _R_co]: ...
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+
+
+def _spoken(function: Callable[_P, _R]) -> _Spoken[_P, _R]:
     """The function, its errors naming keywords where those of the command line name options."""
 
     @functools.wraps(function)
@@ -68,6 +78,7 @@ def prepare(
     split_fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
     label: Sequence[str] | Mapping[str, str] | None = None,
     drop_duplicates: bool = False,
+    disorder: str = "refuse",
     jobs: int = 1,
     limit: int | None = None,
     name: str = "",
@@ -90,6 +101,7 @@ def prepare(
         split_fractions: shares of train, val and test for rows without a split.
         label: how columns are meant that are not all numbers, ``["gap:number", "class:category"]``.
         drop_duplicates: drop rows whose id or crystal came before.
+        disorder: partly occupied sites: ``refuse`` the row, or take the ``largest`` occupancy.
         jobs: worker processes.
         limit: read only so many rows.
         name: of the data set; that of the folder if empty.
@@ -132,6 +144,7 @@ def prepare(
         name=name or None,
         overwrite=overwrite,
         above_hull=above,
+        disorder=disorder,
         labels=label,
         progress=progress,
     )
@@ -297,8 +310,9 @@ def evaluate(
     potential: str | None = None,
     relax: bool | None = None,
     energy_scale: str | None = None,
-    fmax: float = 0.05,
-    steps: int = 500,
+    preset: str = "mattergen",
+    fmax: float | None = None,
+    steps: int | None = None,
     time_limit: float = 600.0,
     max_volume_change: float = 4.0,
     batch_relax: int | None = None,
@@ -309,6 +323,7 @@ def evaluate(
     bulk_modulus: bool = False,
     hull: str = "labels",
     hull_limit: int | None = None,
+    held_out: Crystals | None = None,
     resume: bool = False,
     jobs: int = 1,
     limit: int | None = None,
@@ -324,8 +339,9 @@ def evaluate(
         potential: relax with this one: ``7net-0``, ``7net-l3i5``, ``chgnet`` or ``module:factory``.
         relax: relax first, by 7net-0 if no potential is named.
         energy_scale: of your own potential: ``pbe`` or ``mp2020``.
-        fmax: eV/angstrom at which a relaxation has converged.
-        steps: most steps of a relaxation.
+        preset: relax as others do: ``mattergen`` or ``lemat``.
+        fmax: eV/angstrom at which a relaxation has converged; None for that of the preset.
+        steps: most steps of a relaxation; None for those of the preset.
         time_limit: seconds for one relaxation.
         max_volume_change: factor of volume beyond which a crystal explodes.
         batch_relax: crystals to relax at once; 0 for one at a time.
@@ -336,6 +352,7 @@ def evaluate(
         bulk_modulus: equations of state by the potential.
         hull: ``labels`` or ``potential``.
         hull_limit: compute at most so many energies for the latter.
+        held_out: crystals that the model has not seen: how many the set covers and rediscovers.
         resume: go on with the run in ``out``.
         jobs: worker processes.
         limit: judge only the first so many.
@@ -346,23 +363,32 @@ def evaluate(
     from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.evaluation.asked.request import Request
     from crystalsmith.evaluation.asked.requirements import parse_requirement
+    from crystalsmith.evaluation.conventions import preset as find_preset
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
 
     if relax is False and potential is not None:
-        raise InputError("relax=False and potential contradict one another; leave one out.")
+        raise InputError("--no-relax and --potential contradict one another; leave one out.")
+    wanted = find_preset(preset)
     relaxation = None
     if relax or potential is not None:
         from crystalsmith.evaluation.potential.relaxed import Relaxation
         from crystalsmith.generation.device import choose_device
 
         place = None if device == "auto" else str(choose_device(device))
-        name = potential or "7net-0"
         relaxation = Relaxation(
-            name, energy_scale, fmax, steps, time_limit, max_volume_change, device=place, batch=batch_relax
+            potential or "7net-0",
+            energy_scale,
+            wanted.fmax if fmax is None else fmax,
+            wanted.steps if steps is None else steps,
+            wanted.unconverged,
+            time_limit,
+            max_volume_change,
+            device=place,
+            batch=batch_relax,
         )
     elif batch_relax is not None or device != "auto":
-        raise InputError("batch_relax and device are for relaxations; add potential='7net-0'.")
+        raise InputError("--batch-relax and --device are for relaxations; add --potential, as in 7net-0.")
     scratch = Scratch()
     predictors = [predictor] if isinstance(predictor, (str, Path)) else predictor
     request = Request(
@@ -382,6 +408,8 @@ def evaluate(
         request=request,
         hull=hull,
         hull_limit=hull_limit,
+        held_out=None if held_out is None else _crystal_file(held_out, scratch, "held-out"),
+        preset=preset,
     )
     place_out = scratch.path / "evaluation" if out is None else Path(out)
     metrics = run(_crystal_file(structures, scratch), place_out, options)

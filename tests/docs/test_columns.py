@@ -48,5 +48,5 @@ def test_what_is_asked_of_a_crystal_is_explained(conditional: Path) -> None:
         Steering(compositions=["NaCl"], samples=2),
         Steering(properties={"band_gap": 1.0}),
     ):
-        for name in make_request(model, num=2, steering=steering).facts([0])[0]:
+        for name in make_request(model, num=2, steering=steering).plan(0).columns():
             assert name in known or name.startswith("target_"), name

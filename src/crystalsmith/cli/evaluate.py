@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crystalsmith.cli._shared import examples, print_json
-from crystalsmith.errors import InputError
 
 EPILOG = examples(
     "crystalsmith evaluate crystals",
@@ -118,75 +117,40 @@ def evaluate(
     """
     import os
 
-    from crystalsmith.evaluation.asked.request import Request
-    from crystalsmith.evaluation.asked.requirements import parse_requirement
-    from crystalsmith.evaluation.conventions import preset as find_preset
-    from crystalsmith.evaluation.report.results import sentences
-    from crystalsmith.evaluation.run import Options
-    from crystalsmith.evaluation.run import evaluate as run
+    from crystalsmith import api
 
-    if relax is False and potential is not None:
-        raise InputError("--no-relax and --potential contradict one another; leave one out.")
-    wanted = find_preset(preset)
-    relaxation = None
-    if relax or potential is not None:
-        from crystalsmith.evaluation.potential.relaxed import Relaxation
-
-        relaxation = Relaxation(
-            potential or "7net-0",
-            energy_scale,
-            wanted.fmax if fmax is None else fmax,
-            wanted.steps if steps is None else steps,
-            wanted.unconverged,
-            time_limit,
-            max_volume_change,
-            device=_device(device),
-            batch=batch_relax,
-        )
-    elif batch_relax is not None or device != "auto":
-        raise InputError("--batch-relax and --device are for relaxations; add --potential, as in 7net-0.")
     place = out or default_folder(structures)
-    request = Request(
-        control=control,
-        predictors=_predictors(predictor or []),
-        requirements=tuple(parse_requirement(text) for text in require or []),
-        bulk_modulus=bulk_modulus,
-    )
-    options = Options(
-        reference=reference,
+    judged = api.evaluate.__wrapped__(  # errors name options here, keywords in Python
+        structures,
+        reference,
+        out=place,
         energies=energies,
         corrections=corrections,
-        relaxation=relaxation,
-        resume=resume,
-        jobs=jobs or os.cpu_count() or 1,
-        limit=limit or None,
-        request=request,
+        potential=potential,
+        relax=relax,
+        energy_scale=energy_scale,
+        preset=preset,
+        fmax=fmax,
+        steps=steps,
+        time_limit=time_limit,
+        max_volume_change=max_volume_change,
+        batch_relax=batch_relax,
+        device=device,
+        control=control,
+        require=require or (),
+        predictor=predictor or (),
+        bulk_modulus=bulk_modulus,
         hull=hull,
         hull_limit=hull_limit,
         held_out=held_out,
-        preset=preset,
+        resume=resume,
+        jobs=jobs or os.cpu_count() or 1,
+        limit=limit or None,
     )
-    metrics = run(structures, place, options)
     if as_json:
-        print_json(metrics)
+        print_json(judged.metrics)
     else:
-        print(f"{sentences(metrics)}\nReport: {place / 'report.html'}")
-
-
-def _device(name: str) -> str | None:
-    if name == "auto":
-        return None
-    from crystalsmith.generation.device import choose_device
-
-    return str(choose_device(name))
-
-
-def _predictors(folders: list[Path]) -> tuple[Any, ...]:
-    if not folders:
-        return ()
-    from crystalsmith.checkpoints.predictor import load_predictor
-
-    return tuple(load_predictor(folder) for folder in folders)
+        print(f"{judged!r}\nReport: {judged.report}")
 
 
 def default_folder(structures: Path) -> Path:
