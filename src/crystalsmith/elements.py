@@ -42,6 +42,38 @@ ALLOWED: frozenset[int] = _ranges(
 """The 76 elements of the training data: no noble gases, no Tc, no Pm, nothing beyond Bi."""
 
 
+DENY_LISTS: dict[str, frozenset[int]] = {
+    "radioactive": frozenset({43, 61, *range(84, 101)}),
+    "noble": frozenset({2, 10, 18, 36, 54}),
+    "scarce": frozenset({44, 45, 46, 52, 75, 76, 77, 78, 79}),
+    "toxic": frozenset({4, 33, 48, 80, 81, 82}),
+}
+"""Elements that people leave out, by the name of the list.
+
+- ``radioactive``: Tc, Pm and all from Po on: no stable isotope (NUBASE2020, Kondev et al., Chinese Phys. C 45, 030001,
+  2021). Bi, with a half-life of 2e19 years, is as good as stable and is not in it.
+- ``noble``: He, Ne, Ar, Kr, Xe.
+- ``scarce``: Ru, Rh, Pd, Te, Re, Os, Ir, Pt, Au: less than about ten parts per billion of the Earth's crust
+  (abundances of the CRC Handbook of Chemistry and Physics).
+- ``toxic``: As, Pb, Hg and Cd, the metals at the head of the Substance Priority List of the US Agency for Toxic
+  Substances and Disease Registry, and Be and Tl, which are as poisonous. Metals that are so in some compounds only, as
+  Cr and Ni, are not in it.
+"""
+
+
+def deny_lists(names: str | Iterable[str]) -> frozenset[int]:
+    """The elements of some of the named lists, as in ``scarce,radioactive``.
+
+    Raises:
+        InputError: if there is no such list.
+    """
+    wanted = [n.strip() for n in (names.split(",") if isinstance(names, str) else names)]
+    for name in wanted:
+        if name not in DENY_LISTS:
+            raise InputError(f"There is no list of elements '{name}'; use {', '.join(DENY_LISTS)}.")
+    return frozenset().union(*(DENY_LISTS[name] for name in wanted))
+
+
 def symbol(atomic_number: int) -> str:
     """Chemical symbol of an atomic number from 1 to 100.
 

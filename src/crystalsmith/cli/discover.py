@@ -85,6 +85,26 @@ def discover(
         str | None,
         typer.Option(metavar="Li,O", help="Each of these at least once in each candidate.", rich_help_panel=RULES),
     ] = None,
+    deny_list: Annotated[
+        str | None,
+        typer.Option(
+            metavar="scarce,toxic",
+            help="No element of these lists: radioactive, noble, scarce, toxic.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    max_hhi: Annotated[
+        float | None,
+        typer.Option(
+            help="Only elements whose index of supply (HHI, up to 10000) is at most this.", rich_help_panel=RULES
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Li:3,Co:0.2", help="Factors on the odds of elements: a wish, no rule.", rich_help_panel=RULES
+        ),
+    ] = None,
     space_group: Annotated[
         str | None,
         typer.Option(metavar="225|195-230|cubic", help="Crystals of these space groups.", rich_help_panel=RULES),
@@ -180,6 +200,9 @@ def discover(
             allow=allow,
             deny=deny,
             require=elements,
+            deny_list=deny_list,
+            max_hhi=max_hhi,
+            prefer=prefer,
             space_group=space_group,
             properties=property_ or None,
             guidance=guidance or None,

@@ -115,6 +115,26 @@ def generate(
         str | None,
         typer.Option(metavar="Li,O", help="Each of these at least once in each crystal.", rich_help_panel=RULES),
     ] = None,
+    deny_list: Annotated[
+        str | None,
+        typer.Option(
+            metavar="scarce,toxic",
+            help="No element of these lists: radioactive, noble, scarce, toxic.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    max_hhi: Annotated[
+        float | None,
+        typer.Option(
+            help="Only elements whose index of supply (HHI, up to 10000) is at most this.", rich_help_panel=RULES
+        ),
+    ] = None,
+    prefer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Li:3,Co:0.2", help="Factors on the odds of elements: a wish, no rule.", rich_help_panel=RULES
+        ),
+    ] = None,
     formula: Annotated[
         str | None, typer.Option(metavar="LiFePO4", help="Exactly this composition.", rich_help_panel=RULES)
     ] = None,
@@ -297,6 +317,9 @@ def generate(
         allow=allow,
         deny=deny,
         require=require,
+        deny_list=deny_list,
+        max_hhi=max_hhi,
+        prefer=prefer,
         formula=formula,
         formula_units=formula_units,
         compositions=None if compositions is None else str(compositions),

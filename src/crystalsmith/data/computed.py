@@ -99,7 +99,8 @@ def _masses() -> Values:
     return np.asarray(atomic_masses[1 : len(SYMBOLS) + 1], dtype=np.float64)
 
 
-def _hhi(batch: CrystalBatch, which: int) -> Values:
+def hhi_of_elements(which: int) -> Values:
+    """``(100,)``: the index of each element, 0 of production, 1 of reserves; NaN where none is known."""
     from pymatgen.analysis.hhi import HHIModel
     from pymatgen.core import Composition
 
@@ -109,6 +110,11 @@ def _hhi(batch: CrystalBatch, which: int) -> Values:
         value = model.get_hhi(Composition(name))[which]
         if value is not None:
             table[column] = value
+    return table
+
+
+def _hhi(batch: CrystalBatch, which: int) -> Values:
+    table = hhi_of_elements(which)
     mass = _counts(batch) * _masses()
     unknown = (mass[:, np.isnan(table)] > 0).any(1)
     values = (mass @ np.nan_to_num(table)) / mass.sum(1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +55,25 @@ def sharpen_species(denoiser: Denoiser, temperature: float) -> Denoiser:
         return Scores(scores.frac_coords, scores.cell, scores.species_logits / temperature)
 
     return sharpened
+
+
+def prefer_elements(denoiser: Denoiser, factors: Sequence[tuple[int, float]]) -> Denoiser:
+    """Odds of elements times a factor, wherever an element is decided; what is ruled out stays so.
+
+    Args:
+        factors: atomic number and factor, above 0.
+    """
+    if not factors:
+        return denoiser
+    bias = torch.zeros(NUM_CLASSES)
+    for z, factor in factors:
+        bias[z - 1] = math.log(factor)
+
+    def biased(batch: CrystalBatch, t: Tensor, conditions: Conditions | None = None) -> Scores:
+        scores = denoiser(batch, t, conditions)
+        return Scores(scores.frac_coords, scores.cell, scores.species_logits + bias.to(scores.species_logits))
+
+    return biased
 
 
 def follow_chemical_system(denoiser: Denoiser, name: str = "chemical_system") -> Denoiser:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from crystalsmith.elements import DENY_LISTS
 from crystalsmith.evaluation.conventions import conventions
 from crystalsmith.evaluation.facts import Facts
 from crystalsmith.evaluation.judged import Judged
@@ -22,16 +23,8 @@ from crystalsmith.evaluation.statistics import entropy, jensen_shannon, rate, sp
 THRESHOLDS = (0.0, 0.05, 0.1)
 """Energies above the hull (eV/atom) up to which a crystal counts as stable; the field quotes 0.1."""
 
-RADIOACTIVE = frozenset({43, 61, *range(84, 101)})
-"""Elements without a stable isotope, but for bismuth, which is as good as stable."""
-
 SHOWN = 20
 """Names of crystals without an energy that are kept."""
-
-NOBLE_GASES = frozenset({2, 10, 18, 36, 54})
-
-SCARCE = frozenset({44, 45, 46, 52, 75, 76, 77, 78, 79})
-"""Ru, Rh, Pd, Te, Re, Os, Ir, Pt, Au: less than about ten parts per billion of the crust."""
 
 
 def summarise(crystals: Sequence[Judged], reference: Reference | None, relaxed: bool) -> dict[str, Any]:
@@ -82,7 +75,8 @@ def _composition(crystals: Sequence[Judged]) -> dict[str, Any]:
     def share(elements: frozenset[int]) -> dict[str, Any]:
         return rate([bool(elements & set(c.sample.numbers.tolist())) for c in crystals])
 
-    return {"radioactive": share(RADIOACTIVE), "noble_gases": share(NOBLE_GASES), "scarce": share(SCARCE)}
+    lists = {"radioactive": "radioactive", "noble_gases": "noble", "scarce": "scarce"}
+    return {name: share(DENY_LISTS[kept]) for name, kept in lists.items()}
 
 
 def _diversity(crystals: Sequence[Judged]) -> dict[str, Any]:

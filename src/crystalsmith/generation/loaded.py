@@ -83,6 +83,9 @@ class LoadedModel:
         allow: str | Sequence[str] | None = None,
         deny: str | Sequence[str] | None = None,
         require: str | Sequence[str] | None = None,
+        deny_list: str | Sequence[str] | None = None,
+        max_hhi: float | None = None,
+        prefer: str | Mapping[str, float] | None = None,
         formula: str | None = None,
         formula_units: str | int | None = None,
         compositions: str | Path | Sequence[str] | None = None,
@@ -124,6 +127,9 @@ class LoadedModel:
             allow: only these elements, ``"Li,Fe,O"`` or a list.
             deny: none of these.
             require: each of these at least once.
+            deny_list: none of the elements of named lists: ``"scarce,radioactive,noble,toxic"``.
+            max_hhi: only elements whose index of supply is at most this, 10000 at most.
+            prefer: factors on the odds of elements, ``{"Li": 3, "Co": 0.2}``: a wish, no rule.
             formula: exactly this composition, ``"LiFePO4"``.
             formula_units: of them in a cell, ``4`` or ``"1-4"``, taken in turn.
             compositions: exactly these formulas, taken in turn: a list, a table or a prepared data set.
@@ -163,6 +169,9 @@ class LoadedModel:
                 allow=allow,
                 deny=deny,
                 require=require,
+                deny_list=deny_list,
+                max_hhi=max_hhi,
+                prefer=prefer,
                 formula=formula,
                 formula_units=formula_units,
                 compositions=str(compositions) if isinstance(compositions, Path) else compositions,

@@ -22,7 +22,7 @@ from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.plans.start import started
 from crystalsmith.generation.plans.units import with_units
 from crystalsmith.generation.request import Request
-from crystalsmith.generation.rules import Rules, fit_sizes, make_rules
+from crystalsmith.generation.rules import Rules, fit_sizes, make_rules, parse_preference
 from crystalsmith.generation.setting import batch_of, bounds_of, given_of, sizes_of
 from crystalsmith.generation.space_groups import make_space_groups
 from crystalsmith.generation.start import Starts, make_starts
@@ -92,8 +92,22 @@ def make_request(
     groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
     choosing = make_choosing(steering.novel_to, steering.select, steering.selector)
+    prefer = parse_preference(steering.prefer)
+    if prefer and not model.process.corrupts_species:
+        raise InputError(f"The model {model.metadata.name} is given its elements; leave --prefer out.")
     request = Request(
-        num, seed, histogram, solver, steps, precision, temperature, own_settings | settings, given, *wanted, choosing
+        num,
+        seed,
+        histogram,
+        solver,
+        steps,
+        precision,
+        temperature,
+        own_settings | settings,
+        given,
+        *wanted,
+        choosing,
+        prefer,
     )
     if compositions is not None:
         request = with_units(request, own)
@@ -227,7 +241,7 @@ def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions |
         "require",
         "start_from",
     )
-    names += ("strength", "fix_sites", "fix_cell", "fix_elements", "resample")
+    names += ("deny_list", "max_hhi", "prefer", "strength", "fix_sites", "fix_cell", "fix_elements", "resample")
     others = [name for name in names if getattr(wanted, name) not in (None, False, "")] + ["num_atoms"] * asked
     if found is not None and others:
         raise InputError(f"--compositions names every atom; leave --{others[0].replace('_', '-')} out.")
@@ -259,6 +273,8 @@ def _steer(
         require=wanted.require,
         formula=wanted.formula,
         formula_units=wanted.formula_units,
+        deny_list=wanted.deny_list,
+        max_hhi=wanted.max_hhi,
     )
     if csp and start is None and (rules is None or not rules.formula):
         raise InputError(

@@ -44,6 +44,7 @@ class Request:
         compositions: exact compositions, taken in turn.
         space_groups: which symmetry the crystals keep; with ``sizes_asked``, in numbers of atoms as in ``num_atoms``.
         choosing: what decides between several proposals for a crystal; None = the first is kept.
+        prefer: atomic numbers and the factors on their odds.
     """
 
     num: int
@@ -62,6 +63,7 @@ class Request:
     space_groups: SpaceGroups | None = None
     sizes_asked: bool = False
     choosing: Choosing | None = None
+    prefer: tuple[tuple[int, float], ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -75,6 +77,7 @@ class Request:
         sampling = Sampling(self.solver, self.steps, self.precision, self.temperature, self.solver_settings, *start)
         if self.start is not None:
             sampling = dataclasses.replace(sampling, redecorate=self.start.redecorate)
+        sampling = dataclasses.replace(sampling, prefer=self.prefer)
         if self.targets is None:
             return sampling
         return dataclasses.replace(sampling, guidance=self.targets.guidance, interval=self.targets.interval)
@@ -122,6 +125,7 @@ class Request:
         # An option that is newer than the run is not there.
         fields = {f.name: values[f.name] for f in dataclasses.fields(Request) if f.name in values}
         fields["num_atoms"] = {int(n): float(w) for n, w in values["num_atoms"].items()}
+        fields["prefer"] = tuple((int(z), float(factor)) for z, factor in fields.get("prefer", ()))
         for name, kind in _PARTS.items():
             if fields.get(name) is not None:
                 fields[name] = kind.from_dict(fields[name])

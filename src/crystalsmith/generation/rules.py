@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crystalsmith.elements import parse_chemical_system, symbol
+from crystalsmith.elements import deny_lists, parse_chemical_system, symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.num_atoms import MAX_ATOMS, Histogram
 
@@ -59,8 +59,15 @@ def make_rules(
     require: str | Sequence[str] | None = None,
     formula: str | None = None,
     formula_units: str | int | None = None,
+    deny_list: str | Sequence[str] | None = None,
+    max_hhi: float | None = None,
 ) -> Rules | None:
     """Checked rules, or None where nothing is asked for. Formula units that are not given are left open (empty).
+
+    Args:
+        deny_list: names of :data:`crystalsmith.elements.DENY_LISTS`.
+        max_hhi: only elements whose own index of supply (mean of production and reserves) is known and at most this.
+            The index of a crystal is a mean over its elements, so every crystal's is at most this too.
 
     Raises:
         InputError: if the rules contradict one another or the model.
@@ -69,7 +76,7 @@ def make_rules(
         raise InputError("--require-all makes every element of --chemical-system appear; give that too.")
     if formula_units is not None and formula is None:
         raise InputError("--formula-units counts formula units; give --formula too, for example --formula LiFePO4.")
-    if not any((chemical_system, allow, deny, require, formula)):
+    if not any((chemical_system, allow, deny, require, formula, deny_list)) and max_hhi is None:
         return None
     known = set(model_elements)
     wanted = {
@@ -88,6 +95,10 @@ def make_rules(
             _within(wanted[name], known, f"--{name}", "is not among the elements of the model")
             allowed &= wanted[name]
     allowed -= wanted.get("deny", set())
+    if deny_list:
+        allowed -= deny_lists(deny_list)
+    if max_hhi is not None:
+        allowed &= _supplied(max_hhi)
     required = set(wanted.get("require", set())) | (wanted["chemical-system"] if require_all else set())
     _within(required, known, "--require", "is not among the elements of the model")
     _within(required, allowed, "--require", "is ruled out by the other element rules")
@@ -161,6 +172,40 @@ def parse_formula(text: str) -> dict[int, int]:
     if not amounts or any(abs(x - round(x)) > 1e-9 or round(x) < 1 for x in amounts.values()):
         raise InputError(f"--formula {text!r} is not a formula of whole numbers; write for example LiFePO4.")
     return {parse_chemical_system(name)[0]: round(x) for name, x in amounts.items()}
+
+
+def _supplied(cap: float) -> set[int]:
+    """The elements whose Herfindahl-Hirschman index of supply is at most ``cap``."""
+    from crystalsmith.data.computed import hhi_of_elements
+
+    if not 0 < cap <= 10000:
+        raise InputError(f"--max-hhi is {cap:g}; give a number above 0 and up to 10000.")
+    score = (hhi_of_elements(0) + hhi_of_elements(1)) / 2
+    return {z for z, value in enumerate(score.tolist(), start=1) if value <= cap}
+
+
+def parse_preference(text: str | Mapping[str, float] | None) -> tuple[tuple[int, float], ...]:
+    """Atomic numbers and the factors on their odds, from ``Li:3,Co:0.2`` or a mapping of symbols.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if not text:
+        return ()
+    pairs = list(text.items()) if isinstance(text, Mapping) else [part.split(":") for part in text.split(",")]
+    found = {}
+    for pair in pairs:
+        name, factor = (str(x).strip() for x in pair) if len(pair) == 2 else ("", "")
+        try:
+            value = float(factor)
+        except ValueError:
+            value = 0.0
+        if not 1e-6 <= value <= 1e6 or not name:
+            raise InputError(
+                f"--prefer {text!r} is not understood; write factors on the odds, for example Li:3,Co:0.2."
+            )
+        found[_elements(name, "prefer")[0]] = value
+    return tuple(sorted(found.items()))
 
 
 def _elements(value: str | Sequence[str], name: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crystalsmith.contracts import Conditions, Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch, wrap
-from crystalsmith.diffusion.guidance import allow_elements, sharpen_species
+from crystalsmith.diffusion.guidance import allow_elements, prefer_elements, sharpen_species
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
 from crystalsmith.generation.choosing import Make, chosen
@@ -120,7 +120,7 @@ def sample_batch(
     if sampling.precision == "bf16":
         denoiser = _autocast(denoiser, device)
     guided = follow(denoiser, model, sampling, plans, device)
-    watch = _FiniteScores(sharpen_species(guided, sampling.temperature))
+    watch = _FiniteScores(prefer_elements(sharpen_species(guided, sampling.temperature), sampling.prefer))
     with torch.no_grad():
         setting = set_up(model.process, sampling, plans, noise, device)
         if callback is not None:

@@ -26,6 +26,7 @@ class Sampling:
         resample: passes through each stretch of the way.
         guidance: factor of each property that is a target.
         interval: times between which guidance extrapolates; elsewhere the factor is 1.
+        prefer: atomic numbers and the factors on their odds, wherever an element is decided.
     """
 
     solver: str
@@ -38,6 +39,7 @@ class Sampling:
     guidance: Mapping[str, float] = field(default_factory=dict)
     interval: tuple[float, float] = (0.0, 1.0)
     redecorate: bool = False
+    prefer: tuple[tuple[int, float], ...] = ()
 
     def times(self, device: torch.device | str = "cpu") -> Tensor:
         """``(T,)``, from 1, or from the level that given crystals are noised to."""

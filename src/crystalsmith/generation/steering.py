@@ -18,6 +18,9 @@ class Steering:
         chemical_system: only these elements, as ``"Li-Fe-O"``.
         require_all: every element of the chemical system appears.
         allow, deny, require: element lists: only these; none of these; each of these at least once.
+        deny_list: named lists of elements that do not appear, ``"scarce,radioactive,noble,toxic"``.
+        max_hhi: only elements whose index of supply (Herfindahl-Hirschman, up to 10000) is at most this.
+        prefer: factors on the odds of elements, ``"Li:3,Co:0.2"``: more or fewer of them, no rule.
         formula: exact composition, as ``"LiFePO4"``.
         formula_units: formula units per cell, ``4`` or ``"1-4"``.
         compositions: a table with a column ``formula``, a prepared data set, or formulas, taken in turn.
@@ -50,6 +53,9 @@ class Steering:
     allow: Names | None = None
     deny: Names | None = None
     require: Names | None = None
+    deny_list: Names | None = None
+    max_hhi: float | None = None
+    prefer: str | Mapping[str, float] | None = None
     formula: str | None = None
     formula_units: str | int | None = None
     compositions: str | Sequence[str] | None = None
