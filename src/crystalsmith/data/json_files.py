@@ -94,6 +94,7 @@ class JsonSource:
                 yield f"{stem}:{count}", value
             elif kind == "key" and key not in ("structure", "atoms", "attributes") and looks_like_crystal(value):
                 count += 1
+                lists |= key in WRAPPERS  # one crystal where interfaces have their list
                 yield row_id(key, f"{stem}:{count}"), value
             elif kind == "key":
                 rest[key] = value

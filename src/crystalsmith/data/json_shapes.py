@@ -47,7 +47,8 @@ def looks_like_crystal(value: Any) -> bool:
         return "_cell_length_a" in value or ('"sites"' in value and '"lattice"' in value)
     if not isinstance(value, Mapping):
         return False
-    if any(isinstance(value.get(key), (Mapping, str)) for key in _HELD_UNDER):
+    held = [value[key] for key in _HELD_UNDER if key in value]
+    if any(isinstance(one, str) or (isinstance(one, Mapping) and looks_like_crystal(one)) for one in held):
         return True
     lowered = {str(key).lower() for key in value}
     named = any(n.lower() in lowered for n in CELL_NAMES) and any(n.lower() in lowered for n in SPECIES_NAMES)

@@ -84,10 +84,10 @@ class _Stream:
         self._file, self._text, self._at, self._ended = file, "", 0, False
         self._decoder = json.JSONDecoder()
 
-    def _more(self, size: int = BLOCK) -> None:
+    def _more(self, size: int = 0) -> None:
         self._text, self._at = self._text[self._at :], 0
         _affordable(self._text, 0)
-        block = self._file.read(size)
+        block = self._file.read(max(BLOCK, size))
         self._ended = not block
         self._text += block
 
@@ -138,7 +138,7 @@ class _Stream:
             except json.JSONDecodeError:
                 if self._ended:
                     raise
-            self._more(max(BLOCK, len(self._text) - self._at))
+            self._more(len(self._text) - self._at)
 
     def elements(self) -> Iterator[Any]:
         """The elements of the list that begins here."""
