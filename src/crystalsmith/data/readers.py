@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from crystalsmith.data.extxyz import ExtxyzSource
 from crystalsmith.data.folders import FolderSource, LeftOut, ZipSource, kind_of, said, sorted_out, walk
 from crystalsmith.data.json_files import JsonSource
 from crystalsmith.data.opening import COMPRESSED, check_file
-from crystalsmith.data.rows import Chunk, Row
+from crystalsmith.data.rows import Chunk, Note
 from crystalsmith.data.tables import CsvSource, ParquetSource
 from crystalsmith.errors import InputError
 
@@ -125,10 +125,15 @@ class Heard:
     def __init__(self, source: Source) -> None:
         self._source, self._noted = source, dict[str, list[str]]()
 
-    def add(self, row: Row) -> None:
-        """Take the notes of one row."""
-        for word, detail in row.notes:
-            self._noted.setdefault(word, []).append(f"{row.id}: {detail}")
+    def add(self, name: str, notes: Iterable[Note]) -> None:
+        """Take the notes of one crystal."""
+        for word, detail in notes:
+            self._noted.setdefault(word, []).append(f"{name}: {detail}")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many notes of each kind."""
+        return {word: len(details) for word, details in self._noted.items()}
 
     def tell(self) -> None:
         """One line for each kind of note on the error stream."""

@@ -89,7 +89,7 @@ def _foreign(path: Path, disorder: str = "refuse") -> Iterator[Sample]:
             for row in chunk.rows():
                 count += 1
                 if isinstance(row, Row):
-                    heard.add(row)
+                    heard.add(row.id, row.notes)
                 yield _sample(row)
         heard.tell()
     except InputError as error:

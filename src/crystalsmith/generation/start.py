@@ -125,7 +125,7 @@ def read_crystals(path: Path, elements_matter: bool = True) -> tuple[Plain, ...]
         for row in chunk.rows():
             if isinstance(row, Refused):
                 raise InputError(f"{path} cannot be used: {row.id}: {row.detail} ({row.reason.replace('_', ' ')}).")
-            heard.add(row)
+            heard.add(row.id, row.notes)
             found.append(_checked(row, path))
             if len(found) > MAX_CRYSTALS:
                 raise InputError(f"{path} holds more than {MAX_CRYSTALS} crystals to start from; give fewer.")

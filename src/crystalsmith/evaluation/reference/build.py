@@ -19,8 +19,9 @@ import crystalsmith
 from crystalsmith.data.dataset import FORMAT as DATASET_FORMAT
 from crystalsmith.data.dataset import SPLIT_CODES, CrystalDataset
 from crystalsmith.data.delimited import find_column
-from crystalsmith.data.readers import open_source
-from crystalsmith.data.rows import Chunk, Refused, Row
+from crystalsmith.data.readers import Heard, Source, open_source
+from crystalsmith.data.rows import Chunk, Note, Refused, Row
+from crystalsmith.data.sense import problem
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.engine.work import in_order
 from crystalsmith.errors import InputError
@@ -118,6 +119,8 @@ def build_reference(
             "hull_left_out": {reason: len(names) for reason, names in sorted(entries.left_out.items())},
             "refused": gathered.refused,
         },
+        "noted": gathered.noted,
+        "files_left_out": gathered.files_left_out,
         "elements": sorted({SYMBOLS[z - 1] for c in entries.compositions for z in c}),
     }
     _write(output, manifest, arrays)
@@ -136,6 +139,8 @@ class _Gathered:
     frameworks: set[bytes] = field(default_factory=set)
     entries: Entries = field(default_factory=lambda: Entries([], [], []))
     refused: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, int] = field(default_factory=dict)
+    files_left_out: int = 0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays of the format, sorted by formula."""
@@ -155,7 +160,8 @@ class _Gathered:
 
 
 def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathered, energies: bool = True) -> None:
-    chunks, total = _chunks(path, splits)
+    chunks, total, source = _chunks(path, splits)
+    heard = None if source is None else Heard(source)
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
     with metered(f"reading {path.name}", total) as advance:
@@ -164,6 +170,8 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
                 if isinstance(row, str):
                     into.refused[row] = into.refused.get(row, 0) + 1
                     continue
+                if heard is not None:
+                    heard.add(row.id, row.notes)
                 into.ids.append(row.id)
                 into.crystals.append(row.arrays)
                 into.formulas.append(row.formula)
@@ -175,6 +183,11 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
                 elif row.unread and energies:
                     into.entries.leave_out("energy_no_number", f"{row.id} ({row.unread})")
             advance(len(rows))
+    if heard is not None:
+        heard.tell()
+        for word, count in heard.counts.items():
+            into.noted[word] = into.noted.get(word, 0) + count
+        into.files_left_out += sum(left.count for left in getattr(source, "files_left_out", []))
 
 
 @dataclass(frozen=True)
@@ -188,6 +201,7 @@ class _Described:
     composition: dict[int, float]
     energy: float | None
     unread: str
+    notes: tuple[Note, ...]
 
 
 def _describe(chunk: Chunk, splits: frozenset[str] | None) -> list[_Described | str]:
@@ -207,7 +221,7 @@ def _described(row: Row) -> _Described | str:
     frac, cell, numbers = row.frac_coords, row.cell, row.atomic_numbers
     if not (len(numbers) and np.isfinite(frac).all() and np.isfinite(cell).all()):
         return "not_finite"
-    if not (numbers.min() >= 1 and numbers.max() <= len(SYMBOLS)) or abs(np.linalg.det(cell)) < 0.1:
+    if not (numbers.min() >= 1 and numbers.max() <= len(SYMBOLS)) or problem(frac, cell, numbers):
         return "no_crystal"
     elements, counts = np.unique(numbers, return_counts=True)
     group, label = framework(frac, cell, numbers)
@@ -221,6 +235,7 @@ def _described(row: Row) -> _Described | str:
         composition={int(z): float(n) for z, n in zip(elements, counts, strict=True)},
         energy=row.labels.get(ENERGY_LABEL),
         unread=row.odd.get(ENERGY_LABEL, ""),
+        notes=row.notes,
     )
 
 
@@ -247,14 +262,15 @@ class _DatasetRows:
             yield Row(self.first + k, text, frac, cell, numbers, labels, None)
 
 
-def _chunks(path: Path, splits: frozenset[str] | None) -> tuple[Iterator[Chunk], int | None]:
+def _chunks(path: Path, splits: frozenset[str] | None) -> tuple[Iterator[Chunk], int | None, Source | None]:
+    """Chunks, their rows where these are known, and the source where it is no data set of ours."""
     if not _is_dataset(path):
         source = open_source(path)
-        return source.chunks(CHUNK), source.num_rows
+        return source.chunks(CHUNK), source.num_rows, source
     dataset = CrystalDataset.open(path)
     rows = np.concatenate([dataset.rows(s) for s in sorted(splits or SPLIT_CODES)])
     starts = range(0, len(rows), CHUNK)
-    return (_DatasetRows(k + 1, dataset, rows[k : k + CHUNK]) for k in starts), len(rows)
+    return (_DatasetRows(k + 1, dataset, rows[k : k + CHUNK]) for k in starts), len(rows), None
 
 
 def _is_dataset(path: Path) -> bool:
