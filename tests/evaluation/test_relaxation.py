@@ -72,6 +72,7 @@ def test_a_run_is_kept_and_goes_on(tmp_path) -> None:
     relaxed = (tmp_path / "out" / "relaxed.extxyz").read_text()
     assert relaxed.count("energy=") == 2
     assert "forces" in relaxed
+    assert {path.name for path in (tmp_path / "out" / "relaxed").iterdir()} == {"c0.cif", "c1.cif"}
 
     file = tmp_path / "out" / "relaxed.jsonl"
     with pytest.raises(InputError, match="--resume"):
@@ -276,3 +277,17 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch) -> None:
     kept = [json.loads(line) for line in (tmp_path / "out" / "relaxed.jsonl").read_text().splitlines()[1:]]
     assert len(kept) == 3
     assert first in kept
+
+
+def test_relaxed_crystals_are_files_with_their_symmetry(tmp_path) -> None:
+    from crystalsmith.evaluation.report.cifs import file_name, relaxed_cif
+
+    text = relaxed_cif("x", cu3au(0.01), EMT)
+    assert "relaxed by ase.calculators.emt:EMT, symmetry within 0.1 angstrom" in text
+    assert "_space_group_IT_number 221" in text
+    rng = np.random.default_rng(0)
+    bare = relaxed_cif("x", (rng.random((3, 3)), 4 * np.eye(3) + rng.random((3, 3)), np.array([29, 79, 13])), EMT)
+    assert "_space_group_IT_number 1\n" in bare
+    assert "symmetry within" not in bare
+    assert file_name("a/b:c", set()) == "a_b_c"
+    assert file_name("a/b", {"A_b"}) == "a_b-2"

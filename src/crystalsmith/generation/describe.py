@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from crystalsmith.elements import MASK
 from crystalsmith.evaluation.facts import MIN_DISTANCE, MIN_VOLUME, density, reduced_formula
-from crystalsmith.formats import cell_parameters, cif_text, extxyz_frame, symmetric_cif_text
+from crystalsmith.formats import METHOD, cell_parameters, cif_text, extxyz_frame, symmetric_cif_text
 from crystalsmith.geometry import shortest_distance
 from crystalsmith.symmetry.groups import space_group, space_group_symbol, symmetrise
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
+
+NOT_RELAXED = f"{METHOD}, not relaxed"
+"""What the CIF of a generated crystal says of itself."""
 
 COLUMNS = (
     "id",
@@ -131,7 +134,11 @@ def describe(crystal: Crystal) -> Description:
         row["space_group_0.1"] = space_group(frac, cell, numbers, SYMPREC_CIF)
         row["space_group_symbol"] = space_group_symbol(row["space_group_0.1"])
         symmetric = symmetrise(frac, cell, numbers, SYMPREC_CIF)
-    cif = symmetric_cif_text(crystal.id, symmetric) if symmetric else cif_text(crystal.id, frac, cell, numbers)
+    cif = (
+        symmetric_cif_text(crystal.id, symmetric, NOT_RELAXED)
+        if symmetric
+        else cif_text(crystal.id, frac, cell, numbers, NOT_RELAXED)
+    )
     frame = extxyz_frame(frac, cell, numbers, {"id": crystal.id, "seed": crystal.seed, "index": crystal.index})
     return Description(row, cif, frame)
 

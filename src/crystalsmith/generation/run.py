@@ -273,6 +273,7 @@ def manifest_head(model: Model, source: str, digest: str, settings: dict[str, An
             "licence": model.metadata.licence,
             "parameters": sum(p.numel() for p in model.network.parameters()),
         },
+        "state": "as generated, not relaxed",
         "settings": settings,
         "versions": {"python": platform.python_version(), "crystalsmith": __version__}
         | {name: _version(name) for name in _PACKAGES},

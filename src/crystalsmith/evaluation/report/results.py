@@ -16,6 +16,7 @@ from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.metrics import THRESHOLDS
 from crystalsmith.evaluation.reference.known import Reference
+from crystalsmith.evaluation.report.cifs import write_cifs
 from crystalsmith.evaluation.report.hull import hull_sentences
 from crystalsmith.evaluation.report.page import page
 from crystalsmith.files import write_atomically
@@ -126,6 +127,8 @@ def write_results(
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
     ledger += [(c.sample.id, "no_energy", c.no_energy) for c in crystals if c.no_energy and not c.failure]
     write_atomically(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
+    if relaxed is not None:
+        write_cifs(out, crystals, relaxed, str(metrics["run"]["relaxation"]["potential"]))
     write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
     write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
     write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
