@@ -6,9 +6,11 @@ import json
 import re
 
 import numpy as np
+import pytest
 from tests.evaluation.conftest import CRYSTALS, write_cifs
 
 from crystalsmith.evaluation.report.page import _place, comparison
+from crystalsmith.evaluation.report.phases import diagram
 from crystalsmith.evaluation.run import Options, evaluate
 
 
@@ -66,3 +68,36 @@ def test_no_two_elements_share_a_place() -> None:
     assert len(set(places)) == 100
     known = {1: (1, 1), 2: (18, 1), 5: (13, 2), 26: (8, 4), 57: (3, 9), 72: (4, 6), 86: (18, 6), 92: (6, 10)}
     assert {z: places[z - 1] for z in known} == known
+
+
+def test_every_line_says_its_group_once(tmp_path, reference_folder) -> None:
+    cifs = write_cifs(tmp_path / "cifs", ["nacl", "cscl"])
+    data = payload(comparison([evaluate(cifs, tmp_path / "a", Options(reference=reference_folder))], ["a"]))
+    assert len(data["headline"]) == len(data["groups"]) == len(data["meanings"])
+    labels = [row[0] for row in data["headline"]]
+    assert len(set(labels)) == len(labels)
+    changes = [a for a, b in zip(data["groups"], ["", *data["groups"]], strict=False) if a != b]
+    assert len(set(changes)) == len(changes)
+    assert "plausible" in labels
+
+
+def test_the_hull_is_drawn_between_what_is_stable() -> None:
+    """A-B with compounds at 1/4 (on the hull), 1/2 (deepest) and 3/4 (above it); A-B-C with one in the middle."""
+    from crystalsmith.evaluation.reference.hull import Hull
+
+    two = Hull.from_entries([{3: 1}, {8: 1}, {3: 3, 8: 1}, {3: 1, 8: 1}, {3: 1, 8: 3}], [0.0, 0.0, -0.6, -1.0, -0.3])
+    drawn = diagram((3, 8), two, str)
+    assert drawn["elements"] == ["Li", "O"]
+    names = [row[-1] for row in drawn["entries"]]
+    lines = {frozenset(names[k] for k in edge) for edge in drawn["edges"]}
+    assert lines == {frozenset(pair) for pair in (("0", "2"), ("2", "3"), ("3", "1"))}
+    assert next(row for row in drawn["entries"] if row[-1] == "4")[-2] == pytest.approx(0.2)
+
+    three = Hull.from_entries([{3: 1}, {8: 1}, {26: 1}, {3: 1, 8: 1, 26: 1}], [0.0, 0.0, 0.0, -1.0])
+    drawn = diagram((3, 8, 26), three, str)
+    names = [row[-1] for row in drawn["entries"]]
+    lines = {frozenset(names[k] for k in edge) for edge in drawn["edges"]}
+    expected = (("0", "1"), ("1", "2"), ("0", "2"), ("0", "3"), ("1", "3"), ("2", "3"))
+    assert lines == {frozenset(pair) for pair in expected}
+    flat = Hull.from_entries([{3: 1}, {8: 1}, {26: 1}], [0.0, 0.0, 0.0])
+    assert len(diagram((3, 8, 26), flat, str)["edges"]) == 3

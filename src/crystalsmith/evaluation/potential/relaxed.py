@@ -24,23 +24,23 @@ class Relaxation:
         energy_scale: scale of a potential of the user's own.
         fmax: eV/angstrom, the largest force (and stress times volume, per atom-like degree of freedom) left.
         steps: most optimiser steps; a crystal that needs more has not converged.
-        unconverged: whether a crystal that has not converged within these steps is taken as it stands.
         time_limit: seconds per crystal.
         max_volume_change: largest factor by which the volume may grow or shrink.
         device: ``cpu``, ``cuda``, ...; None for a GPU where there is one.
         batch: crystals at once, by FIRE in this process; 0 for one at a time, by BFGS in worker processes; None for
             batches on a GPU where the potential has them.
+        unconverged: whether a crystal that has not converged within these steps is taken as it stands.
     """
 
     potential: str = "7net-0"
     energy_scale: str | None = None
     fmax: float = 0.05
     steps: int = 500
-    unconverged: bool = False
     time_limit: float = 600.0
     max_volume_change: float = 4.0
     device: str | None = None
     batch: int | None = None
+    unconverged: bool = False
 
 
 @dataclass(frozen=True)

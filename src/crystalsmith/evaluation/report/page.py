@@ -12,32 +12,35 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crystalsmith.elements import SYMBOLS
-from crystalsmith.evaluation.asked.request import HIT, Answer, answer_lines, budget_table, target_table
+from crystalsmith.evaluation.asked.request import HIT, Answer, budget_table, target_table
+from crystalsmith.evaluation.conventions import METASTABLE
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.reference.known import Reference
-from crystalsmith.evaluation.report.hull import SYSTEM_HEAD, hull_headline, system_rows
+from crystalsmith.evaluation.report.headline import ORDER, headline
+from crystalsmith.evaluation.report.hull import SYSTEM_HEAD, system_rows
+from crystalsmith.evaluation.report.phases import phase_diagrams
 
 SHOWN = (
     "id",
     "formula",
-    "num_atoms",
     "space_group_0.1",
-    "density",
-    "shortest_distance",
-    "valid",
-    "plausible",
-    "doubts",
     "energy_above_hull",
     "energy_above_hull_given",
-    "energy_above_label_hull",
-    "unique",
+    "msun",
+    "sun",
     "novel",
+    "unique",
+    "plausible",
+    "doubts",
+    "num_atoms",
+    "density",
+    "rmsd",
+    "energy_above_label_hull",
     "novel_composition",
     "novel_framework",
-    "sun",
-    "msun",
-    "rmsd",
+    "valid",
+    "shortest_distance",
     "bulk_modulus",
     "matched",
     "duplicate_of",
@@ -86,6 +89,9 @@ def page(
         "target_charts": asked.charts,
         "budgets": budget_table(metrics["metrics"]),
         "elements": element_shares([c.sample.numbers for c in crystals], reference),
+        "phases": phase_diagrams(crystals, reference),
+        "above": [c.energy_above_hull for c in crystals],
+        "hits": [c.stable(METASTABLE) and c.new for c in crystals],
         "systems": {"head": SYSTEM_HEAD, "rows": system_rows(metrics["metrics"])},
     }
     found = metrics["run"].get("reference")
@@ -100,92 +106,22 @@ def comparison(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
 
 
 def _common(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    tables = [dict(headline(run["metrics"])) for run in runs]
-    labels = list(dict.fromkeys(label for table in tables for label in table))
+    tables = [headline(run["metrics"]) for run in runs]
+    texts = [{line.label: line.text for line in table} for table in tables]
+    lines = {line.label: line for table in tables for line in table}
+    ordered = sorted(lines.values(), key=lambda line: ORDER.index(line.group))
     failures = list(dict.fromkeys(name for run in runs for name in run["metrics"]["failures"]))
     missing = {n: f"{why}" for run in runs for n, why in run["metrics"]["missing"].items()}
     return {
         "symbols": SYMBOLS,
         "names": list(names),
-        "headline": [[label, *(table.get(label, "") for table in tables)] for label in labels],
+        "headline": [[line.label, *(text.get(line.label, "") for text in texts)] for line in ordered],
+        "groups": [line.group for line in ordered],
+        "meanings": [line.meaning for line in ordered],
         "failures": [[n, *(run["metrics"]["failures"].get(n, 0) for run in runs)] for n in failures],
         "missing": [[name, why] for name, why in missing.items()],
         "rows": None,
     }
-
-
-def headline(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The metrics as lines of text: label and value with interval."""
-    lines = [("requested", str(found["requested"]))]
-    plain = {
-        "valid": "valid",
-        "plausible": "plausible",
-        "charge_balanced": "charge balanced (SMACT)",
-        "relaxed": "relaxed",
-        "unique": "unique",
-        "unique_disordered": "unique, disordered matcher too",
-        "novel": "novel",
-        "novel_disordered": "novel, disordered matcher too",
-        "novel_composition": "composition new in itself",
-        "novel_framework": "framework new in itself",
-    }
-    lines += [(label, _rate(found[name])) for name, label in plain.items() if name in found]
-    for name, label in (("stable", "stable"), ("sun", "S.U.N."), ("sun_disordered", "S.U.N., disordered matcher too")):
-        lines += [(f"{label}, within {t} eV/atom", _rate(value)) for t, value in found.get(name, {}).items()]
-    lines += _by_convention(found)
-    lines += answer_lines(found)
-    for name, label in (("energy_above_hull", "energy above hull, eV/atom"), ("rmsd", "displacement, angstrom")):
-        if found.get(name, {}).get("of"):
-            lines.append((label, _spread(found[name])))
-    lines += hull_headline(found)
-    for t, value in found.get("symmetry_kept", {}).items():
-        lines.append((f"symmetry kept, {t} angstrom", _rate(value)))
-    for name, value in (found.get("distributions") or {}).items():
-        text = _rate(value) if isinstance(value, dict) else f"{value:.3g}" if value is not None else ""
-        lines.append((name.replace("_", " "), text))
-    for name, label in (
-        ("radioactive", "a radioactive element"),
-        ("noble_gases", "a noble gas"),
-        ("scarce", "a scarce element"),
-    ):
-        lines.append((f"holds {label}", _rate(found["composition"][name])))
-    diversity = found["diversity"]
-    counts = ", ".join(
-        f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")
-    )
-    return [*lines, ("diversity", counts), ("in P1, 0.1 angstrom", _rate(diversity["in_p1"]))]
-
-
-def _by_convention(found: dict[str, Any]) -> list[tuple[str, str]]:
-    names, given = found.get("conventions"), found.get("as_given")
-    lines = []
-    if names is not None:
-        lines += [
-            ("SUN (at the hull)", _rate(names["SUN"])),
-            ("MSUN (within 0.1 eV/atom)", _rate(names["MSUN"])),
-            ("S.U.N. as MatterGen counts (below 0.1)", _rate(names["MatterGen"])),
-        ]
-        lines += [(f"LeMat-GenBench: {key}", _rate(v)) for key, v in names["lemat"].items() if "rate" in v]
-    if given is not None:
-        lines += [(f"as given, not relaxed: stable within {t} eV/atom", _rate(v)) for t, v in given["stable"].items()]
-        lines += [
-            (f"as given, not relaxed: S.U.N. within {t} eV/atom", _rate(v)) for t, v in given.get("sun", {}).items()
-        ]
-    return lines
-
-
-def _rate(value: dict[str, Any]) -> str:
-    if not value["of"]:
-        return "none"
-    percent = [100 * value[k] for k in ("rate", "low", "high")]
-    return f"{percent[0]:.3g} % ({percent[1]:.3g} to {percent[2]:.3g}), {value['count']} of {value['of']}"
-
-
-def _spread(value: dict[str, Any]) -> str:
-    text = f"median {value['median']:.3g} ({value['median_low']:.3g} to {value['median_high']:.3g}), "
-    text += f"mean {value['mean']:.3g}, 5 % {value['q05']:.3g}, 95 % {value['q95']:.3g}"
-    extra = [f"{value[k]} {k}" for k in ("unmatched", "unknown") if value.get(k)]
-    return ", ".join([text, *extra])
 
 
 def _size(reference: dict[str, Any]) -> str:
