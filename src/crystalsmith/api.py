@@ -381,11 +381,11 @@ def evaluate(
             energy_scale,
             wanted.fmax if fmax is None else fmax,
             wanted.steps if steps is None else steps,
-            wanted.unconverged,
             time_limit,
             max_volume_change,
             device=place,
             batch=batch_relax,
+            unconverged=wanted.unconverged,
         )
     elif batch_relax is not None or device != "auto":
         raise InputError("--batch-relax and --device are for relaxations; add --potential, as in 7net-0.")
