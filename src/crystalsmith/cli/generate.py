@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +29,7 @@ EPILOG = examples(
     "crystalsmith generate doped --start-from host.cif --fix-cell --fix-sites 0-6 --require Al",
     "crystalsmith generate gapped --model tuned --property band_gap=0.5..3 --guidance 2",
     "crystalsmith generate crystals --resume",
+    "crystalsmith generate many --num 100000 --shard 0/8",
 )
 
 
@@ -95,6 +98,20 @@ def generate(
     trajectories: Annotated[
         bool, typer.Option("--trajectories", help="Write the way from noise to crystal, about 100 frames each.")
     ] = False,
+    cif: Annotated[
+        bool | None,
+        typer.Option(
+            "--cif/--no-cif", help="Write a CIF of each crystal.", show_default="runs of up to 10,000 crystals"
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Make share K (from 0) of N only, into OUT/shards; crystalsmith merge OUT joins them. Within a SLURM "
+            "array it is the task's own; 'none' makes the whole run there.",
+        ),
+    ] = None,
     chemical_system: Annotated[
         str | None,
         typer.Option(metavar="Li-Fe-O", help="Only these elements.", rich_help_panel=RULES),
@@ -309,8 +326,12 @@ def generate(
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
     from crystalsmith.generation.run import generate as run
+    from crystalsmith.generation.shards import choose_shard, command_line
     from crystalsmith.generation.steering import Steering
 
+    own_shard = choose_shard(shard, os.environ)
+    if own_shard is not None and shard is None:
+        print(f"This task of the SLURM array makes shard {own_shard}.", file=sys.stderr)
     steering = Steering(
         chemical_system=chemical_system,
         require_all=require_all,
@@ -354,6 +375,9 @@ def generate(
         temperature=temperature,
         precision=precision,
         trajectories=trajectories or None,
+        cif=cif,
+        shard=own_shard,
+        command="" if own_shard is None else command_line(sys.argv),
         device=device,
         compile=compile_,
         steering=steering,

@@ -16,6 +16,7 @@ from crystalsmith.cli import (
     evaluate,
     finetune,
     generate,
+    merge,
     models,
     predict,
     reference,
@@ -51,6 +52,7 @@ def options(
 
 
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
+app.command("merge", epilog=merge.EPILOG, help=flowing(merge.merge.__doc__))(merge.merge)
 app.command("discover", epilog=discover.EPILOG, help=flowing(discover.discover.__doc__))(discover.discover)
 app.command("evaluate", epilog=evaluate.EPILOG, help=flowing(evaluate.evaluate.__doc__))(evaluate.evaluate)
 app.command("score", epilog=score.EPILOG, help=flowing(score.score.__doc__))(score.score)

@@ -49,6 +49,9 @@ COLUMNS = (
 ``crystals.extxyz`` holds; the CIF has the conventional cell, symmetrised. ``space_group_symbol`` is at 0.1 angstrom.
 """
 
+GEOMETRIES = "crystals.extxyz"
+"""The file of all crystals as generated."""
+
 SYMPREC_CIF = 0.1
 """Tolerance in angstrom of the space group that the CIF files are symmetrised to."""
 
@@ -95,17 +98,18 @@ class Crystal:
 
 @dataclass(frozen=True)
 class Description:
-    """A row of ``crystals.csv`` and, unless the crystal failed, its CIF and its extended XYZ frame."""
+    """A row of ``crystals.csv`` and, unless the crystal failed, its CIF (if wanted) and its extended XYZ frame."""
 
     row: Row
     cif: str | None
     frame: str | None
 
 
-def describe(crystal: Crystal) -> Description:
+def describe(crystal: Crystal, cif: bool = True) -> Description:
     """Everything that is written about one crystal. A pure function: no file is touched.
 
-    A crystal that has failed gets a row that says why, and neither CIF nor frame.
+    A crystal that has failed gets a row that says why, and neither CIF nor frame. Without ``cif`` the others have none
+    either, and their ``file`` is that of all frames.
     """
     failure = crystal.failure
     row: Row = dict.fromkeys(COLUMNS)
@@ -120,7 +124,7 @@ def describe(crystal: Crystal) -> Description:
     valid = distance >= MIN_DISTANCE and volume > MIN_VOLUME
     row |= lattice(cell)
     row |= {
-        "file": f"cif/{crystal.id}.cif",
+        "file": f"cif/{crystal.id}.cif" if cif else GEOMETRIES,
         "formula": reduced_formula(numbers),
         "density": _rounded(density(cell, numbers) if volume > 0 else None),
         "volume_per_atom": _rounded(volume / len(numbers)),
@@ -133,14 +137,14 @@ def describe(crystal: Crystal) -> Description:
         row["space_group_0.01"] = space_group(frac, cell, numbers, 0.01)
         row["space_group_0.1"] = space_group(frac, cell, numbers, SYMPREC_CIF)
         row["space_group_symbol"] = space_group_symbol(row["space_group_0.1"])
-        symmetric = symmetrise(frac, cell, numbers, SYMPREC_CIF)
-    cif = (
-        symmetric_cif_text(crystal.id, symmetric, NOT_RELAXED)
-        if symmetric
-        else cif_text(crystal.id, frac, cell, numbers, NOT_RELAXED)
-    )
+        symmetric = symmetrise(frac, cell, numbers, SYMPREC_CIF) if cif else None
+    text = None
+    if cif and symmetric:
+        text = symmetric_cif_text(crystal.id, symmetric, NOT_RELAXED)
+    elif cif:
+        text = cif_text(crystal.id, frac, cell, numbers, NOT_RELAXED)
     frame = extxyz_frame(frac, cell, numbers, {"id": crystal.id, "seed": crystal.seed, "index": crystal.index})
-    return Description(row, cif, frame)
+    return Description(row, text, frame)
 
 
 def lattice(cell: Array) -> Row:

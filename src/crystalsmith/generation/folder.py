@@ -1,8 +1,10 @@
 """The folder that a run writes: always valid, extended batch by batch, able to go on after any interruption.
 
-Every file is replaced as a whole through a temporary name. A batch is written in the order CIF files, trajectories,
-``crystals.extxyz``, ``crystals.csv``, ``manifest.json``; what a killed run left beyond the last batch that all of them
-agree on is cut off when the run resumes.
+Every file is replaced as a whole through a temporary name; only ``crystals.extxyz`` and ``crystals.csv``, once they are
+larger than :data:`WHOLE`, grow at their end, so that a batch costs the same in a run of a million crystals as in one of
+a hundred. A batch is written in the order CIF files, trajectories, ``crystals.extxyz``, ``crystals.csv``,
+``manifest.json``; what a killed run left beyond the last batch that all of them agree on is cut off when the run
+resumes.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -19,10 +22,16 @@ from typing import Any
 
 from crystalsmith.errors import InputError
 from crystalsmith.formats import complete_frames
-from crystalsmith.generation.describe import COLUMNS, Description
+from crystalsmith.generation.describe import COLUMNS, GEOMETRIES, Description
 
 FORMAT = "crystalsmith-generation-1"
 _TEMPORARY = ".writing"
+
+WHOLE = 4_000_000
+"""Bytes up to which a growing file is replaced as a whole for each batch."""
+
+NAMED = 1000
+"""Batches, and failed crystals, that the manifest lists one by one; of more, the first batches are told as one."""
 
 
 class OutputFolder:
@@ -30,12 +39,14 @@ class OutputFolder:
 
     Attributes:
         path: the folder.
-        manifest: what ``manifest.json`` holds.
+        manifest: what ``manifest.json`` holds; ``span`` there are the crystals of a shard, first and after the last.
+        columns: of the table.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self.columns = self._columns()
 
     @property
     def table(self) -> Path:
@@ -45,23 +56,18 @@ class OutputFolder:
     @property
     def geometries(self) -> Path:
         """``crystals.extxyz``."""
-        return self.path / "crystals.extxyz"
+        return self.path / GEOMETRIES
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns of the table: those of every run, then what was asked of each crystal in this one.
-
-        A run that an earlier version began keeps the columns it began with.
-        """
-        now = (*COLUMNS, *self.manifest.get("columns", ()))
-        begun = tuple(_read(self.table).partition("\n")[0].split(","))
-        return begun if {"id", "index", "file"} <= set(begun) < set(now) else now
+    def first(self) -> int:
+        """Index of its first crystal."""
+        return int(self.manifest["span"][0]) if "span" in self.manifest else 0
 
     @property
     def finished(self) -> int:
-        """How many crystals of the request, counted from the first, are on disk (or have failed for good)."""
+        """Index after the last crystal that is on disk (or has failed for good)."""
         batches = self.manifest["batches"]
-        return int(batches[-1][1]) if batches else 0
+        return int(batches[-1][1]) if batches else self.first
 
     @staticmethod
     def create(path: Path, manifest: dict[str, Any]) -> OutputFolder:
@@ -102,17 +108,17 @@ class OutputFolder:
         return OutputFolder(path, manifest)
 
     def recover(self) -> int:
-        """Cut the files back to the last batch that all of them hold in full, and return the crystals finished."""
+        """Cut the files back to the last batch that all of them hold in full, and return :attr:`finished`."""
         for leftover in self.path.rglob(f"*{_TEMPORARY}"):
             leftover.unlink(missing_ok=True)
         (self.path / "cif").mkdir(exist_ok=True)
-        rows = _intact_rows(self.table, self.columns)
+        rows = _intact_rows(self.table, self.columns, self.first)
         text = _read(self.geometries)
         frames = list(complete_frames(text))
         batches = self.manifest["batches"]
         while batches and not self._holds(batches[-1][1], rows, frames):
-            batches.pop()
-        kept = rows[: self.finished]
+            _forget_last(batches)
+        kept = rows[: self.finished - self.first]
         written = sum(1 for row in kept if row["file"])
         end = frames[written - 1][1] if written else 0
         if text[end:] or not self.geometries.exists():
@@ -123,11 +129,18 @@ class OutputFolder:
         failed = [{"id": row["id"], "reason": row["note"]} for row in kept if not row["file"]]
         valid = sum(1 for row in kept if row["valid"] == "True")
         self.manifest |= {
-            "failed": failed,
+            "failed": failed[:NAMED],
             "counts": _counts(finished=len(kept), valid=valid, failed=len(failed)),
         }
         self.update(status="running")
         return self.finished
+
+    def holds(self, stop: int) -> bool:
+        """Whether every file of the crystals up to ``stop``, the last of them, is there in full and no more."""
+        rows, text = _intact_rows(self.table, self.columns, self.first), _read(self.geometries)
+        frames = list(complete_frames(text))
+        ends = not frames or frames[-1][1] == len(text)
+        return self.finished == stop == self.first + len(rows) and ends and self._holds(stop, rows, frames)
 
     def commit(
         self, stop: int, described: Sequence[Description], seconds: float, films: Sequence[str] | None = None
@@ -142,7 +155,7 @@ class OutputFolder:
         """
         start = self.finished
         for item in described:
-            if item.cif is not None:
+            if item.cif:
                 write_atomically(self.path / item.row["file"], item.cif, durable=False)
         if films is not None:
             (self.path / "trajectories").mkdir(exist_ok=True)
@@ -152,16 +165,29 @@ class OutputFolder:
                 write_atomically(self.path / trajectory_name(item.row["id"]), film, durable=False)
         _extend(self.geometries, "".join(item.frame for item in described if item.frame is not None))
         _extend(self.table, _csv([[item.row[c] for c in self.columns] for item in described]))
-        self.manifest["batches"].append([start, stop, round(seconds, 3)])
+        add_batch(self.manifest["batches"], [start, stop, round(seconds, 3)])
         failed = [{"id": item.row["id"], "reason": item.row["note"]} for item in described if item.frame is None]
-        self.manifest["failed"] += failed
         counts = self.manifest["counts"]
+        self.manifest["failed"] = [*self.manifest["failed"], *failed][:NAMED]
         self.manifest["counts"] = _counts(
-            finished=stop,
+            finished=stop - self.first,
             valid=counts.get("valid", 0) + sum(1 for item in described if item.row["valid"]),
-            failed=len(self.manifest["failed"]),
+            failed=counts.get("failed", 0) + len(failed),
         )
         self.update(status="running")
+
+    def _columns(self) -> tuple[str, ...]:
+        """Columns of the table: those of every run, then what was asked of each crystal in this one.
+
+        A run that an earlier version began keeps the columns it began with.
+        """
+        now = (*COLUMNS, *self.manifest.get("columns", ()))
+        try:
+            with self.table.open(encoding="utf-8", errors="replace") as file:
+                begun = tuple(file.readline().rstrip("\n").split(","))
+        except FileNotFoundError:
+            return now
+        return begun if {"id", "index", "file"} <= set(begun) < set(now) else now
 
     def update(self, **values: Any) -> None:
         """Change keys of the manifest and write it."""
@@ -169,9 +195,10 @@ class OutputFolder:
         write_atomically(self.path / "manifest.json", json.dumps(self.manifest, indent=1) + "\n")
 
     def _holds(self, stop: int, rows: list[dict[str, str]], frames: list[tuple[str, int]]) -> bool:
-        """Whether every file of the first ``stop`` crystals is there."""
-        written = [row for row in rows[:stop] if row["file"]]
-        if len(rows) < stop or len(frames) < len(written):
+        """Whether every file of the crystals up to ``stop`` is there."""
+        held = stop - self.first
+        written = [row for row in rows[:held] if row["file"]]
+        if len(rows) < held or len(frames) < len(written):
             return False
         named = all(f"id={row['id']} " in frame[0] for row, frame in zip(written, frames, strict=False))
         paths = [row["file"] for row in written]
@@ -217,8 +244,13 @@ def now() -> str:
 
 
 def _extend(path: Path, text: str) -> None:
-    """Add to the end of a file by replacing it: copying is quick beside sampling, and a reader never sees half."""
+    """Add to the end of a file: a small one is replaced, so that a reader never sees half; a large one grows."""
     if not text:
+        return
+    if path.stat().st_size > WHOLE:
+        with path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+            _flush(file, durable=True)
         return
     temporary = path.with_name(path.name + _TEMPORARY)
     shutil.copyfile(path, temporary)
@@ -226,6 +258,27 @@ def _extend(path: Path, text: str) -> None:
         file.write(text)
         _flush(file, durable=True)
     os.replace(temporary, path)
+
+
+def add_batch(batches: list[list[Any]], batch: list[Any]) -> None:
+    """Note a batch; of more than :data:`NAMED`, the first become one entry: start, stop, seconds, size of a batch."""
+    batches.append(batch)
+    if len(batches) > NAMED:
+        first, second = batches[0], batches[1]
+        size = first[3] if len(first) > 3 else first[1] - first[0]
+        # Where memory ran out the size changed; the smaller one divides both, for batches are halved.
+        size = math.gcd(size, second[1] - second[0])
+        batches[:2] = [[first[0], second[1], round(first[2] + second[2], 3), size]]
+
+
+def _forget_last(batches: list[list[Any]]) -> None:
+    """Take back the last batch, also one that is told together with others."""
+    *_, last = batches
+    if len(last) > 3 and last[1] - last[3] > last[0]:
+        share = last[3] / (last[1] - last[0])
+        batches[-1] = [last[0], last[1] - last[3], round(last[2] * (1 - share), 3), last[3]]
+    else:
+        batches.pop()
 
 
 def _flush(file: io.TextIOWrapper, durable: bool) -> None:
@@ -241,14 +294,14 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _intact_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _intact_rows(path: Path, columns: Sequence[str], first: int) -> list[dict[str, str]]:
     """The rows at the head of the table that are whole and in order."""
     text = _read(path)
     lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
     rows: list[dict[str, str]] = []
     if not lines or tuple(lines[0]) != tuple(columns):
         return rows
-    for index, line in enumerate(lines[1:]):
+    for index, line in enumerate(lines[1:], start=first):
         row = dict(zip(columns, line, strict=False))
         if len(line) != len(columns) or row["index"] != str(index):
             break

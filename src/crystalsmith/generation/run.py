@@ -22,6 +22,8 @@ from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
 from crystalsmith.generation.request import Request
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
+from crystalsmith.generation.shards import BATCH_SIZE as SHARD_BATCH_SIZE
+from crystalsmith.generation.shards import Shard, lineage
 from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
 
@@ -30,12 +32,21 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "mp20-tiny"
 DEFAULT_NUM = 16
+CIF_LIMIT = 10_000
+"""Crystals up to which a run writes a CIF of each; a folder of more files is slow everywhere."""
+
 _PACKAGES = ("torch", "numpy", "pymatgen", "ase", "moyopy")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user wrote; None means not given: the default in a new run, as before in a resumed one."""
+    """What the user wrote; None means not given: the default in a new run, as before in a resumed one.
+
+    Attributes:
+        cif: write a CIF of each crystal; by default in runs of up to :data:`CIF_LIMIT`.
+        shard: make this share of the run only.
+        command: the command line without its shard, for the sentence that asks for a missing one.
+    """
 
     model: str | None = None
     num: int | None = None
@@ -47,8 +58,11 @@ class Options:
     temperature: float | None = None
     precision: str | None = None
     trajectories: bool | None = None
+    cif: bool | None = None
     device: str = "auto"
     compile: bool = False
+    shard: Shard | None = None
+    command: str = ""
     steering: Steering = field(default_factory=Steering)
 
 
@@ -81,6 +95,8 @@ class Summary:
 def generate(out: Path, options: Options, *, resume: bool = False, reporter: Reporter | None = None) -> Summary:
     """Make the crystals of a request and write them to ``out``, each batch while the next is made.
 
+    A shard makes its share of them in a folder within ``out``, and goes on by itself where it was stopped.
+
     Args:
         out: a folder that does not exist or is empty; with ``resume``, that of an earlier run.
         options: what is asked for.
@@ -92,13 +108,16 @@ def generate(out: Path, options: Options, *, resume: bool = False, reporter: Rep
     """
     began = time.perf_counter()
     reporter = reporter or Silent()
+    if options.shard is not None:
+        _refuse_whole_run(out)
+        out, resume = options.shard.folder(out), True
     resume = resume and is_occupied(out)
     if not resume:
         refuse_occupied(out)
     session = _resumed(out, options) if resume else _started(out, options, reporter)
     with StopSignals() as stop:
-        reporter.start(session.request.num, session.folder.finished)
-        made = session.folder.finished
+        made = session.folder.finished - session.folder.first
+        reporter.start(len(session.span), made)
         try:
             _sample(session, reporter, stop)
             with stop.shield():
@@ -120,6 +139,16 @@ class _Session:
     device: torch.device
     folder: OutputFolder
     compiled: bool
+
+    @property
+    def span(self) -> range:
+        """The crystals of the request that this run makes."""
+        return range(*self.folder.manifest.get("span", (0, self.request.num)))
+
+
+def _refuse_whole_run(out: Path) -> None:
+    if (out / "manifest.json").exists():
+        raise InputError(f"{out} holds a whole run already; make shards in another folder, or leave --shard out.")
 
 
 def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
@@ -149,9 +178,20 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     if request.choosing is not None and options.trajectories:
         raise InputError("--trajectories shows one way to a crystal; leave --select and --novel-to out.")
     calls = NETWORK_CALLS_PER_STEP[request.solver]
-    batch_size = options.batch_size or choose_batch_size(model, request, calls, device)
-    settings = request.to_dict() | {"batch_size": batch_size, "trajectories": bool(options.trajectories)}
+    sharded = options.shard is not None
+    batch_size = options.batch_size or (
+        SHARD_BATCH_SIZE if sharded else choose_batch_size(model, request, calls, device)
+    )
+    settings = request.to_dict() | {
+        "batch_size": batch_size,
+        "trajectories": bool(options.trajectories),
+        "cif": request.num <= CIF_LIMIT if options.cif is None else options.cif,
+    }
     head = manifest_head(model, name, digest, settings)
+    if options.shard is not None:
+        span = options.shard.span(request.num, batch_size)
+        head |= {"span": [span.start, span.stop], "lineage": lineage(digest, settings, head["versions"])}
+        head |= {"command": options.command}
     columns = request.columns
     folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
     return _Session(model, request, device, folder, options.compile)
@@ -188,7 +228,7 @@ def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[st
 
     given: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("num", "seed", "steps", "solver", "temperature", "precision", "batch_size", "trajectories")
+        for name in ("num", "seed", "steps", "solver", "temperature", "precision", "batch_size", "trajectories", "cif")
     }
     if options.precision == "auto":
         given["precision"] = None
@@ -223,14 +263,15 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
         request,
         session.device,
         reporter,
-        start=folder.finished,
+        span=session.span,
+        done=folder.finished - folder.first,
         batch_size=settings["batch_size"],
         trajectories=settings["trajectories"],
         compiled=session.compiled,
     )
 
     def write(made: FinishedBatch) -> None:
-        described, films = _describe(made, model)
+        described, films = _describe(made, model, settings.get("cif", True))
         if made.batch_size != settings["batch_size"]:
             settings.update(batch_size=made.batch_size, batch_size_asked=settings["batch_size"])
         folder.commit(made.stop, described, made.seconds, films)
@@ -250,10 +291,10 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
                     last.result()
 
 
-def _describe(made: FinishedBatch, model: Model) -> tuple[list[Description], list[str] | None]:
+def _describe(made: FinishedBatch, model: Model, cif: bool) -> tuple[list[Description], list[str] | None]:
     crystals = crystals_of(made.batch, made.plans, model.metadata.elements)
     films = None if made.recorder is None else made.recorder.films(crystals)
-    return [describe(crystal) for crystal in crystals], films
+    return [describe(crystal, cif) for crystal in crystals], films
 
 
 def model_source(name: str) -> str:
@@ -304,7 +345,7 @@ def _summary(session: _Session, before: int, seconds: float, signum: int | None)
         out=str(folder.path),
         model=session.model.metadata.name,
         status=str(folder.manifest["status"]),
-        requested=session.request.num,
+        requested=len(session.span),
         **counts,
         seconds=round(seconds, 3),
         seconds_per_crystal=round(each, 4),

@@ -65,27 +65,34 @@ def finished_batches(
     device: torch.device,
     reporter: Reporter,
     *,
-    start: int = 0,
+    span: range | None = None,
+    done: int = 0,
     batch_size: int = 16,
     trajectories: bool = False,
     compiled: bool = False,
 ) -> Iterator[FinishedBatch]:
-    """The crystals of a request from ``start`` on, batch by batch; out of memory, a batch is halved and tried again.
+    """The crystals of a request, batch by batch; out of memory, a batch is halved and tried again.
 
     With ``compiled`` all batches are padded to one size, for which ``torch.compile`` compiles the network once.
+
+    Args:
+        span: which crystals, all if None.
+        done: how many of these there are already.
 
     Raises:
         InputError: if memory does not suffice for a single crystal.
     """
     sampling = request.sampling
+    span = range(request.num) if span is None else span
+    left = span[done:]
     model.network.to(device).eval()
-    denoiser = _compiled(model, request, start, batch_size) if compiled else model.denoiser
-    while start < request.num:
-        plans = request.plans(range(start, min(start + batch_size, request.num)))
-        stop, steps = start + len(plans), sampling.num_steps
+    denoiser = _compiled(model, request, left, batch_size) if compiled else model.denoiser
+    while left:
+        plans = request.plans(left[:batch_size])
+        steps = sampling.num_steps
         recorder = Recorder(steps) if trajectories else None
         began = time.perf_counter()
-        callback = _callback(reporter, recorder, range(start, stop), steps)
+        callback = _callback(reporter, recorder, len(span) - len(left), len(plans), steps)
         make = partial(_try_batch, model, sampling, device=device, callback=callback, denoiser=denoiser)
         found = _chosen(request, plans, make)
         if found is None:
@@ -94,10 +101,10 @@ def finished_batches(
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             if compiled:
-                denoiser = _compiled(model, request, start, batch_size)
+                denoiser = _compiled(model, request, left, batch_size)
             continue
         yield FinishedBatch(*found, batch_size, time.perf_counter() - began, recorder)
-        start = stop
+        left = left[len(plans) :]
 
 
 def sample_batch(
@@ -217,8 +224,8 @@ def _try_batch(
     return None
 
 
-def _compiled(model: Model, request: Request, start: int, batch_size: int) -> Denoiser:
-    """The model's denoiser at one padded size that holds every batch from ``start`` on."""
+def _compiled(model: Model, request: Request, left: range, batch_size: int) -> Denoiser:
+    """The model's denoiser at one padded size that holds every batch of the crystals ``left``."""
     from crystalsmith.network.denoiser import GemNetDenoiser
     from crystalsmith.network.static import StaticDenoiser
 
@@ -226,8 +233,8 @@ def _compiled(model: Model, request: Request, start: int, batch_size: int) -> De
         raise InputError("Only GemNet models can be compiled; leave out --compile.")
     crystals = batch_size + 1  # one crystal at least is padding
     atoms = 0
-    for first in range(start, request.num, batch_size):
-        plans = request.plans(range(first, min(first + batch_size, request.num)))
+    for first in range(0, len(left), batch_size):
+        plans = request.plans(left[first : first + batch_size])
         atoms = max(atoms, sum(plan.num_atoms for plan in plans) + crystals - len(plans))
     return model.process.precondition(StaticDenoiser(model.network, atoms, crystals))
 
@@ -241,10 +248,10 @@ def _halved(plans: Sequence[Plan]) -> int:
     )
 
 
-def _callback(reporter: Reporter, recorder: Recorder | None, indices: range, steps: int) -> Callback:
+def _callback(reporter: Reporter, recorder: Recorder | None, done: int, size: int, steps: int) -> Callback:
     def callback(step: int, batch: CrystalBatch, mean: CrystalBatch) -> None:
         if recorder is not None:
             recorder(step, batch, mean)
-        reporter.step(indices.start, len(indices), step + 1, steps)
+        reporter.step(done, size, step + 1, steps)
 
     return callback

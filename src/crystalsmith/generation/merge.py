@@ -1,0 +1,152 @@
+"""Shards into one folder: the one that an unsharded run writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crystalsmith.errors import InputError
+from crystalsmith.generation.folder import NAMED, OutputFolder, add_batch
+from crystalsmith.generation.shards import FOLDER, Shard
+
+_UNFINISHED = "merging"
+
+
+def merge(out: Path, keep_shards: bool = False) -> dict[str, Any]:
+    """Join the shards in ``out`` into the folder of one run, and remove them.
+
+    Killed at any moment, it can be run again: the shards go last.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: if shards are missing, unfinished, or of different runs; the sentence names the commands to type.
+    """
+    if (out / "manifest.json").is_file():
+        manifest = OutputFolder.open(out).manifest
+        if manifest.get("status") != _UNFINISHED:
+            if not (out / FOLDER).is_dir():
+                raise InputError(f"{out} holds no shards; it is the folder of one run already.")
+            if manifest.get("merged") is None:
+                raise InputError(f"{out} holds a run of its own beside shards; move one of them to another folder.")
+            if not keep_shards:
+                shutil.rmtree(out / FOLDER)
+            return manifest
+    shards = _shards(out)
+    _check(out, shards)
+    merged = _write(out, [folder for _, folder in shards])
+    if not keep_shards:
+        shutil.rmtree(out / FOLDER)
+    return merged
+
+
+def _shards(out: Path) -> list[tuple[Shard, OutputFolder]]:
+    """The shards that there are, in order."""
+    found: dict[int, list[tuple[Shard, OutputFolder]]] = {}
+    places = (out / FOLDER).iterdir() if (out / FOLDER).is_dir() else ()
+    for place in places:
+        named = re.fullmatch(r"(\d+)-of-(\d+)", place.name)
+        if named and (place / "manifest.json").is_file():
+            shard = Shard(int(named[1]), int(named[2]))
+            found.setdefault(shard.n, []).append((shard, OutputFolder.open(place)))
+    if not found:
+        raise InputError(f"{out} holds no shards; make them with: crystalsmith generate {out} --num N --shard 0/n")
+    if len(found) > 1:
+        numbers = " and ".join(str(n) for n in sorted(found))
+        raise InputError(f"{out / FOLDER} holds shards of {numbers}; remove those of one number and merge again.")
+    return sorted(next(iter(found.values())), key=lambda pair: pair[0].k)
+
+
+def _check(out: Path, shards: Sequence[tuple[Shard, OutputFolder]]) -> None:
+    """Refuse what is not one whole run."""
+    lineages: dict[Any, Shard] = {}
+    for shard, folder in shards:
+        lineages.setdefault(folder.manifest.get("lineage"), shard)
+    if len(lineages) > 1:
+        one, other, *_ = lineages.values()
+        raise InputError(
+            f"Shards {one} and {other} in {out} were made by another model, with other settings or other versions; "
+            "make one of them again with what made the other."
+        )
+    n = shards[0][0].n
+    done = {shard.k for shard, folder in shards if folder.manifest.get("status") == "complete"}
+    if missing := [k for k in range(n) if k not in done]:
+        named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")
+        command = shards[0][1].manifest.get("command") or f"crystalsmith generate {shlex.quote(str(out))} ..."
+        raise InputError(
+            f"{len(missing)} of the {n} shards are not finished ({named}); make each of them, the first with: "
+            f"{command} --shard {missing[0]}/{n}"
+        )
+    stop = 0
+    for shard, folder in shards:
+        first, last = folder.manifest["span"]
+        if first != stop or not folder.holds(last):
+            raise InputError(
+                f"Shard {shard} in {out} does not hold its crystals {first} to {last - 1} in full; remove "
+                f"{folder.path} and make it again."
+            )
+        stop = last
+
+
+def _write(out: Path, folders: Sequence[OutputFolder]) -> dict[str, Any]:
+    manifest = {
+        key: value
+        for key, value in folders[0].manifest.items()
+        if key not in ("span", "command", "batches", "failed", "counts", "sessions", "status")
+    }
+    manifest |= {"batches": [], "failed": [], "counts": {}, "sessions": [], "merged": len(folders)}
+    for folder in folders:
+        part = folder.manifest
+        for batch in part["batches"]:
+            add_batch(manifest["batches"], list(batch))
+        manifest["failed"] = [*manifest["failed"], *part["failed"]][:NAMED]
+        manifest["sessions"] += part.get("sessions", [])
+        for name, count in part["counts"].items():
+            manifest["counts"][name] = manifest["counts"].get(name, 0) + count
+        manifest["created"] = min(manifest["created"], part["created"])
+    whole = OutputFolder(out, manifest)
+    whole.update(status=_UNFINISHED)
+    for name in ("cif", "trajectories"):
+        for folder in folders:
+            _link_all(folder.path / name, out / name)
+    _join([folder.geometries for folder in folders], whole.geometries, headed=False)
+    _join([folder.table for folder in folders], whole.table, headed=True)
+    whole.update(status="complete")
+    return whole.manifest
+
+
+def _link_all(source: Path, target: Path) -> None:
+    """Every file of a folder in another one too, without a copy where the disk allows that."""
+    if not source.is_dir():
+        return
+    target.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        place = target / file.name
+        if place.exists():
+            continue
+        try:
+            os.link(file, place)
+        except OSError:
+            temporary = place.with_name(place.name + ".writing")
+            shutil.copyfile(file, temporary)
+            os.replace(temporary, place)
+
+
+def _join(sources: Sequence[Path], target: Path, headed: bool) -> None:
+    """Files one after another; of the later ones without their first line, if they are headed."""
+    temporary = target.with_name(target.name + ".writing")
+    with temporary.open("wb") as joined:
+        for number, source in enumerate(sources):
+            with source.open("rb") as file:
+                if headed and number:
+                    file.readline()
+                shutil.copyfileobj(file, joined)
+        joined.flush()
+        os.fsync(joined.fileno())
+    os.replace(temporary, target)
