@@ -73,6 +73,12 @@ def alloys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def alloy():
+    """An L1_0 alloy of two metals and its energy by the potential, eV/atom."""
+    return lambda a, b: (tetragonal(a, b), energy(tetragonal(a, b)))
+
+
+@pytest.fixture
 def potential(monkeypatch: pytest.MonkeyPatch) -> str:
     """The effective medium theory by a name that can be imported."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))

@@ -159,6 +159,14 @@ def discover(
             "--plain", help="The model alone, every valid crystal relaxed: to compare with.", rich_help_panel=HOW
         ),
     ] = False,
+    energies: Annotated[
+        Path | None,
+        typer.Option(
+            help="Energies of a run's candidates, back from DFT (CSV of id and energy_per_atom): rank anew, and say "
+            "how wrong the potential was.",
+        ),
+    ] = None,
+    corrections: Annotated[str | None, typer.Option(help="Correction scheme of these energies.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
@@ -176,6 +184,16 @@ def discover(
     from crystalsmith.discover.run import discover as run
     from crystalsmith.discover.wish import Limits, parse_budgets
 
+    if energies is not None:
+        from crystalsmith.discover.energies import compare
+        from crystalsmith.discover.energies import sentence as told
+
+        found = compare(out, energies, corrections)
+        if as_json:
+            print_json(dataclasses.asdict(found))
+        else:
+            print(told(found))
+        return
     spent, calculations = parse_budgets(budget or [])
     limits = Limits(want, spent, calculations, hours)
     given = {

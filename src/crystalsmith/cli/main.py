@@ -14,6 +14,7 @@ from crystalsmith.cli import (
     data,
     discover,
     evaluate,
+    export,
     finetune,
     generate,
     merge,
@@ -54,6 +55,7 @@ def options(
 app.command("generate", epilog=generate.EPILOG, help=flowing(generate.generate.__doc__))(generate.generate)
 app.command("merge", epilog=merge.EPILOG, help=flowing(merge.merge.__doc__))(merge.merge)
 app.command("discover", epilog=discover.EPILOG, help=flowing(discover.discover.__doc__))(discover.discover)
+app.command("export", epilog=export.EPILOG, help=flowing(export.export.__doc__))(export.export)
 app.command("evaluate", epilog=evaluate.EPILOG, help=flowing(evaluate.evaluate.__doc__))(evaluate.evaluate)
 app.command("score", epilog=score.EPILOG, help=flowing(score.score.__doc__))(score.score)
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)
