@@ -112,11 +112,12 @@ def _compared(rows: list[dict[str, Any]], missing: int, limit: float | None) -> 
     errors = ours - theirs
     correlation = None
     if len(rows) > 2:
-        ranks = [np.argsort(np.argsort(values)) for values in (ours, theirs)]
-        correlation = round(float(np.corrcoef(*ranks)[0, 1]), 4)
+        first, second = (np.argsort(np.argsort(values)).astype(float) for values in (ours, theirs))
+        correlation = round(float(np.corrcoef(first, second)[0, 1]), 4)
     still = len(rows) if limit is None else int((theirs <= limit).sum())
-    numbers = (float(errors.mean()), float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean())))
-    return Compared(len(rows), missing, *(round(x, 6) for x in numbers), limit, still, correlation)
+    bias, mae = round(float(errors.mean()), 6), round(float(np.abs(errors).mean()), 6)
+    rmse = round(float(np.sqrt((errors**2).mean())), 6)
+    return Compared(len(rows), missing, bias, mae, rmse, limit, still, correlation)
 
 
 def _text(rows: list[dict[str, Any]]) -> str:

@@ -172,8 +172,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
 
 def rules_of(wish: Wish) -> dict[str, Any]:
     """The options of a wish that are rules on elements."""
-    names = ("chemical_system", "require_all", "allow", "deny", "require", "formula", "formula_units")
-    names = (*names, "deny_list", "max_hhi")
+    names = ("chemical_system", "require_all", "allow", "deny", "deny_list", "max_hhi", "require", "formula")
     return {name: wish.steering[name] for name in names if name in wish.steering}
 
 
