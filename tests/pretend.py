@@ -1,10 +1,11 @@
 """A pretended accelerator: tensors that say ``cuda:0`` and compute on the CPU, to find what would break or wait there.
 
-Within :func:`pretending`, every tensor that is made with, or moved to, the device ``cuda`` is a :class:`Pretended`. Then
+Within :func:`pretending`, every tensor that is made with, or moved to, the device ``cuda`` is a :class:`Pretended`:
 
 - mixing it with a CPU tensor of one dimension or more raises :class:`Mixed`, as does indexing a CPU tensor by it;
-- everything that would make the host wait for the device (``item``, ``tolist``, ``bool``, ``nonzero``, indexing by truth
-  values, ``repeat_interleave`` without ``output_size``, ``.cpu()`` ...) is counted with the line of this package that asked.
+- everything that would make the host wait for the device (``item``, ``tolist``, ``bool``, ``nonzero``, indexing by
+  truth values, ``repeat_interleave`` without ``output_size``, ``bincount``, ``.cpu()`` ...) is counted with the line of
+  this package that asked.
 
 It computes nothing differently, so results must be those of the CPU to the bit. It cannot know what the kernels of a
 real device refuse, how fast they are, or how they round.

@@ -214,7 +214,7 @@ class _Candidates:
         apart = 2.0 * furthest.max() if len(furthest) else 0.0
         ascending, order = (length[crystal, image] + crystal * apart).sort()
         crystal, image = crystal[order], image[order]
-        in_crystal = torch.bincount(crystal, minlength=len(self.cell))
+        in_crystal = _counts(crystal, len(self.cell))
         first = (torch.cumsum(in_crystal, 0) - in_crystal)[self.pair_crystal]
         count = torch.searchsorted(ascending, reach + self.pair_crystal * apart, right=True) - first
         pair = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
@@ -244,30 +244,34 @@ def _image_grid(cell: Tensor, cutoff: float, max_images: int) -> Tensor:
     return torch.cartesian_prod(*axes)
 
 
+def _counts(index: Tensor, size: int) -> Tensor:
+    """``(size,)``, how often each of 0 .. size - 1 occurs; unlike ``bincount``, without a wait for the device."""
+    return torch.zeros(size, dtype=torch.int64, device=index.device).index_add_(0, index, torch.ones_like(index))
+
+
 def _ranked(grid: _Candidates, key: Tensor, distance2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Target of each candidate, its rank within the target (order of keys), and the number of candidates per atom."""
     target = grid.target[grid.split(key)[0]]
-    count = torch.bincount(target, minlength=grid.num_atoms_total)
+    count = _counts(target, grid.num_atoms_total)
     first = torch.cumsum(count, 0) - count
     rank = torch.arange(len(key), device=key.device) - first[target]
     return target, rank, count
 
 
 def _distance_table(
-    target: Tensor, rank: Tensor, count: Tensor, distance2: Tensor, empty: float = float("inf")
+    target: Tensor, rank: Tensor, atoms: int, widest: int, distance2: Tensor, empty: float = float("inf")
 ) -> Tensor:
-    """Squared distances ``(N, widest)``, ``empty`` where there is no candidate."""
-    widest = int(count.max())
-    table = torch.full((len(count), widest), empty, dtype=distance2.dtype, device=distance2.device)
+    """Squared distances ``(atoms, widest)``, ``empty`` where there is no candidate."""
+    table = torch.full((atoms, widest), empty, dtype=distance2.dtype, device=distance2.device)
     table.view(-1)[target * widest + rank] = distance2
     return table
 
 
 def _mutual(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
     target, rank, count = _ranked(grid, key, distance2)
-    if len(key) == 0 or int(count.max()) <= max_neighbors:
+    if len(key) == 0 or (widest := int(count.max())) <= max_neighbors:
         return key
-    table = _distance_table(target, rank, count, distance2)
+    table = _distance_table(target, rank, len(count), widest, distance2)
     first_left_out = table.topk(max_neighbors + 1, dim=1, largest=False, sorted=True).values[:, -1].sqrt()
     limit = torch.where(
         count > max_neighbors, first_left_out - _SHELL_TOLERANCE, torch.full_like(first_left_out, cutoff)
@@ -287,12 +291,12 @@ def _published_distance2(grid: _Candidates, key: Tensor) -> Tensor:
 
 def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float, max_neighbors: int) -> Tensor:
     target, rank, count = _ranked(grid, key, distance2)
-    if len(key) and int(count.max()) > max_neighbors:
+    if len(key) and (widest := int(count.max())) > max_neighbors:
         # An atom is as far from its image +N as from -N, and the limit may fall between the two. The published code
         # then keeps what the rounding of its arithmetic and an unstable sort happen to put first; the same arithmetic
         # and the same sort decide the same way (on one machine, with one version of torch).
         rounded = _published_distance2(grid, key)
-        table = _distance_table(target, rank, count, rounded, cutoff * cutoff + 1)
+        table = _distance_table(target, rank, len(count), widest, rounded, cutoff * cutoff + 1)
         chosen = table.sort(dim=1).indices[:, :max_neighbors]
         nearest = torch.zeros(table.shape, dtype=torch.bool, device=key.device).scatter_(1, chosen, True)
         keep = nearest.view(-1)[target * table.shape[1] + rank]
@@ -308,7 +312,7 @@ def _published(grid: _Candidates, key: Tensor, distance2: Tensor, cutoff: float,
 def _tabulate(grid: _Candidates, key: Tensor) -> EdgeTable:
     pair, image = grid.split(key)
     target, source = grid.target[pair], grid.source[pair]
-    count = torch.bincount(target, minlength=grid.num_atoms_total)
+    count = _counts(target, grid.num_atoms_total)
     first = torch.cumsum(count, 0) - count
     width = max(int(count.max()), 1) if len(count) else 1
     vector = grid.difference[pair] + grid.translation[grid.pair_crystal[pair], :, image]

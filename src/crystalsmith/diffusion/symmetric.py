@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -86,7 +87,12 @@ class Symmetry:
     @property
     def trivial(self) -> Tensor:
         """``(B, 1, 1)`` bool: crystals of no symmetry but the lattice's."""
-        return (torch.bincount(self.crystal) == 1).view(-1, 1, 1)
+        return (self.num_operations == 1).view(-1, 1, 1)
+
+    @cached_property
+    def num_operations(self) -> Tensor:
+        """``(B,)``; counted once, as counting makes the host wait for a GPU."""
+        return torch.bincount(self.crystal)
 
     @staticmethod
     def from_arrays(arrays: Mapping[str, Any]) -> Symmetry:
@@ -122,7 +128,7 @@ class Symmetry:
         """``(B, 3, 3)``: quadratic forms averaged over the point group, W^T G W."""
         rotations = self.rotations.to(metric.dtype)
         turned = rotations.mT @ metric[self.crystal] @ rotations
-        count = torch.bincount(self.crystal).to(metric.dtype).view(-1, 1, 1)
+        count = self.num_operations.to(metric.dtype).view(-1, 1, 1)
         return torch.zeros_like(metric).index_add(0, self.crystal, turned) / count
 
     def move_cell(self, cell: Tensor, moved: Tensor) -> Tensor:
@@ -253,7 +259,8 @@ class SymmetricProcess(Process):
     def _means(self, logits: Tensor) -> Tensor:
         """``(M, 101)``, averages over each orbit of ``(N, 101)``."""
         total = torch.zeros_like(logits[self.orbits.atoms]).index_add(0, self.orbits.of, logits)
-        return total / torch.bincount(self.orbits.of).to(logits.dtype).unsqueeze(-1)
+        ones = torch.ones_like(logits[:, :1])
+        return total / torch.zeros_like(total[:, :1]).index_add(0, self.orbits.of, ones)
 
     def _shared(self, scores: Scores) -> Scores:
         return Scores(self.symmetry.average(scores.frac_coords), scores.cell, scores.species_logits)
