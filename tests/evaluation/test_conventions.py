@@ -66,7 +66,7 @@ def test_costs_add_up() -> None:
         "counts": {"finished": 4},
         "batches": [[0, 2, 8.0], [2, 4, 10.0]],
         "sessions": [session],
-        "settings": {"network_evaluations": 400},
+        "network_evaluations": 400,
         "model": {"parameters": 1000},
     }
     found = efficiency(crystals, manifest, 11.0, True)

@@ -59,13 +59,13 @@ def test_a_table_without_formation_energies_is_refused(reference_folder, table, 
 
 
 def test_original_labels_of_mp20_come_back(shared) -> None:
-    """On the hull of half of the Materials Project's entries; labels that were computed from it do not count."""
+    """On the hull of 94 % of the Materials Project's entries; labels that were computed from it do not count."""
     import pyarrow.parquet as pq
 
     from crystalsmith.evaluation.reference.energies import read_entries
     from crystalsmith.evaluation.reference.hull import Hull
 
-    entries = read_entries([shared("data/hull_reference_mp2020.parquet")])
+    entries = read_entries([shared("data/hull_reference_mp2020_full.parquet")])
     hull = Hull.from_entries(entries.compositions, entries.energies)
     columns = ["Z", "formation_energy_per_atom", "e_above_hull", "ehull_source"]
     table = pq.read_table(shared("data/mp20.parquet"), columns=columns)

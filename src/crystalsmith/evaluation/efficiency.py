@@ -63,7 +63,7 @@ def _generation(manifest: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "seconds": round(wall, 3) if whole else None,
         "processor_seconds": round(sum(processor), 3) if whole and None not in processor else None,
         "device": sorted({str(s.get("machine") or s.get("device")) for s in manifest["sessions"]}),
-        "network_evaluations": manifest.get("settings", {}).get("network_evaluations"),
+        "network_evaluations": manifest.get("network_evaluations"),
         "parameters": manifest.get("model", {}).get("parameters"),
         "peak_memory_mib": max((s.get("peak_memory_mib") or 0 for s in sessions), default=0) or None,
     }

@@ -14,6 +14,7 @@ import torch
 
 from crystalsmith import __version__
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.efficiency import peak_memory_mib
 from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
 from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
@@ -187,7 +188,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
         "trajectories": bool(options.trajectories),
         "cif": request.num <= CIF_LIMIT if options.cif is None else options.cif,
     }
-    head = manifest_head(model, name, digest, settings)
+    head = manifest_head(model, name, digest, settings) | {"network_evaluations": request.steps * calls}
     if options.shard is not None:
         span = options.shard.span(request.num, batch_size)
         head |= {"span": [span.start, span.stop], "lineage": lineage(digest, settings, head["versions"])}
@@ -330,7 +331,21 @@ def _version(package: str) -> str | None:
 
 def _session_facts(device: torch.device, done: int) -> dict[str, Any]:
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"started": now(), "from": done, "device": str(device), "machine": where, "threads": torch.get_num_threads()}
+    facts = {
+        "started": now(),
+        "from": done,
+        "device": str(device),
+        "machine": where,
+        "threads": torch.get_num_threads(),
+    }
+    return facts | {"processor_seconds_before": round(time.process_time(), 3)}
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """MiB: the most that the device has held, or this process where the device is the processor."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    return peak_memory_mib()
 
 
 def _summary(session: _Session, before: int, seconds: float, signum: int | None) -> Summary:
@@ -340,6 +355,8 @@ def _summary(session: _Session, before: int, seconds: float, signum: int | None)
     each = seconds / made if made else 0.0
     sessions = folder.manifest["sessions"]
     sessions[-1] |= {"seconds": round(seconds, 3), "crystals": made, "seconds_per_crystal": round(each, 4)}
+    spent = time.process_time() - sessions[-1].pop("processor_seconds_before", 0.0)
+    sessions[-1] |= {"processor_seconds": round(spent, 3), "peak_memory_mib": _peak_memory(session.device)}
     folder.update(sessions=sessions)
     return Summary(
         out=str(folder.path),
