@@ -66,7 +66,8 @@ class DatabaseSource:
                     )
                 self._ids = [row[0] for row in connection.execute("SELECT id FROM systems ORDER BY id")]
         except sqlite3.Error as error:
-            message = f"{path} is not an ASE database in SQLite form ({error}); write it with ase.db."
+            reason = " ".join(str(error).split())[:120]
+            message = f"{path} is not an ASE database in SQLite form ({reason}); write it with ase.db."
             raise InputError(message) from error
         self.num_rows: int | None = len(self._ids)
 

@@ -90,7 +90,7 @@ def _foreign(path: Path, disorder: str = "refuse") -> Iterator[Sample]:
                 count += 1
                 if isinstance(row, Row):
                     heard.add(row.id, row.notes)
-                yield _sample(row)
+                yield sample_of(row)
         heard.tell()
     except InputError as error:
         # A file cut short gives what it has; one of which nothing can be read is the user's to mend.
@@ -99,7 +99,8 @@ def _foreign(path: Path, disorder: str = "refuse") -> Iterator[Sample]:
         yield failed(f"{path.stem}:{count + 1}", "unreadable", f"the rest of the file cannot be read: {error}")
 
 
-def _sample(row: Row | Refused) -> Sample:
+def sample_of(row: Row | Refused) -> Sample:
+    """A row of an input as a crystal to be judged."""
     if isinstance(row, Refused):
         return failed(row.id, row.reason, row.detail)
     if not len(row.atomic_numbers):

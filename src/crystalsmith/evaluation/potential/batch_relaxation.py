@@ -180,7 +180,7 @@ class _Asking:
     def _try(self, batch: CrystalBatch) -> tuple[Evaluated, dict[int, Exception]]:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # of torch; energies and forces are checked to be finite
                 found = self.potential.evaluate(batch)
             self._good = batch.select([0])
             return found, {}

@@ -111,7 +111,7 @@ def fit_modulus(volumes: NDArray[np.float64], energies: NDArray[np.float64]) -> 
     equation = EquationOfState(volumes.tolist(), energies.tolist(), eos="birchmurnaghan")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of a poor fit, which is judged below
             volume, _, modulus = equation.fit(warn=False)
     except Exception as error:  # the fit fails in the ways of several libraries
         return None, f"the fit failed ({type(error).__name__})"
@@ -194,7 +194,7 @@ def _start(
         name, key, arrays = task
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+                warnings.simplefilter("ignore")  # of torch; energies are checked to be finite
                 found = bulk_modulus(arrays, calculator, strains)
         except Exception as error:  # potentials fail in their own ways
             return Modulus(name, key, None, f"the potential failed ({type(error).__name__}: {str(error)[:120]})")

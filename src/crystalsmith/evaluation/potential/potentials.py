@@ -83,7 +83,7 @@ def make_calculator(potential: Potential, device: str | None = None) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of packages about their own future
             return potential.make(device or default_device())
     except InputError:
         raise
@@ -205,6 +205,7 @@ def mp2020_correction(
     frac, cell, numbers = arrays
     structure = Structure(Lattice(cell), [int(z) for z in numbers], frac)
     with warnings.catch_warnings():
+        # pymatgen tells of oxidation states that it cannot guess, for which its scheme has a rule of its own.
         warnings.simplefilter("ignore")
         anion = max(structure.composition.elements, key=lambda e: 0.0 if np.isnan(e.X) else e.X).symbol
         present = {e.symbol for e in structure.composition.elements}

@@ -138,7 +138,7 @@ def relax(name: str, key: str, arrays: Arrays, calculator: Any, settings: Relaxa
         return Relaxed(name, key, "unknown_element", unknown)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of torch and ASE; energies and forces are checked to be finite
             result = _optimise(Relaxed(name, key), arrays, calculator, settings, began)
     except Exception as error:  # potentials fail in their own ways
         result = broken(Relaxed(name, key), error)

@@ -258,7 +258,7 @@ def single_point(
         return replace(point, failure="unknown_element")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # of torch; the energy is checked to be finite
             atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
             atoms.calc = calculator
             energy = float(atoms.get_potential_energy())
