@@ -134,3 +134,36 @@ def test_examples_are_copied_once(tmp_path: Path) -> None:
         p.name for p in EXAMPLES.iterdir() if p.suffix in (".md", ".csv", ".cif")
     }
     assert CliRunner().invoke(app, ["examples", str(folder)]).exit_code == 2
+
+
+def test_the_best_of_each_formula_fits_80_columns() -> None:
+    from crystalsmith.results import best_lines
+    from crystalsmith.tables import Table
+
+    row = {
+        "id": "s123-000007",
+        "formula": "Ba2Ca(ScMo3)4O17F3H2N5",
+        "space_group_0.1": 225,
+        "energy_per_atom": -12.3456789,
+    }
+    rows = Table(row | {"relaxed_space_group_0.01": None, "energy_above_hull": x} for x in [0.012, None] * 6)
+    lines = best_lines(rows)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 12  # a head, ten rows, and that there are two more
+    assert lines[1].split()[-3:] == ["-12.346", "0.012", "225"]
+    assert best_lines(Table()) == []
+
+
+def test_energies_and_ranks_are_seen(tmp_path: Path) -> None:
+    from ase.build import bulk
+
+    energies = tmp_path / "energies.csv"
+    energies.write_text("id,formation_energy_per_atom\ncrystal-0,-2.0\ncrystal-1,-2.1\ncrystal-2,-3.0\n")
+    salts = [bulk("NaCl", "rocksalt", a=5.6), bulk("NaCl", "zincblende", a=6.0), bulk("MgO", "rocksalt", a=4.2)]
+    known = crystalsmith.reference(EXAMPLES / "known.csv", corrections="none")
+    judged = crystalsmith.evaluate(salts, known, energies=energies, corrections="none")
+    assert judged.table.column("energy_rank") == [2, 1, 1]
+    assert judged.best.column("id") == ["crystal-1", "crystal-2"]  # the most stable first
+    page = judged.report.read_text(encoding="utf-8")
+    assert '"energy_rank"' in page
+    assert page.index('id="crystals"') < page.index('id="missing-part"')  # results first

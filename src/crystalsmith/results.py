@@ -139,6 +139,12 @@ class Evaluation:
         return Table.read(self.path / "crystals.csv")
 
     @property
+    def best(self) -> Table:
+        """The crystal of lowest energy of each reduced formula, the most stable first; empty without energies."""
+        rows = [row for row in self.table if row.get("energy_rank") == 1]
+        return Table(sorted(rows, key=lambda row: (_or_last(row["energy_above_hull"]), row["energy_per_atom"])))
+
+    @property
     def report(self) -> Path:
         """The page that opens offline."""
         return self.path / "report.html"
@@ -222,3 +228,20 @@ class Known:
         """Structures, hull entries, and what was refused."""
         found: Mapping[str, Any] = self.manifest["counts"]
         return found
+
+
+def _or_last(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def best_lines(best: Table, most: int = 10) -> list[str]:
+    """The best crystal of each formula as lines of a table that fits 80 columns; none where there are no energies."""
+    if not best:
+        return []
+    lines = [f"{'lowest energy of each formula':32}{'eV/atom':>9}{'above hull':>12}  space group"]
+    for row in best[:most]:
+        above = "" if row["energy_above_hull"] is None else f"{row['energy_above_hull']:.3f}"
+        group = row["relaxed_space_group_0.01"] or row["space_group_0.1"] or ""
+        name = f"{row['formula']} {row['id']}"
+        lines.append(f"{name[:31]:32}{row['energy_per_atom']:9.3f}{above:>12}  {group}")
+    return [*lines, *([f"and {len(best) - most:,} more"] if len(best) > most else [])]

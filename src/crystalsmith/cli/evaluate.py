@@ -118,6 +118,7 @@ def evaluate(
     import os
 
     from crystalsmith import api
+    from crystalsmith.results import best_lines
 
     place = out or default_folder(structures)
     judged = api.evaluate.__wrapped__(  # errors name options here, keywords in Python
@@ -150,7 +151,10 @@ def evaluate(
     if as_json:
         print_json(judged.metrics)
     else:
-        print(f"{judged!r}\nReport: {judged.report}")
+        print(judged)
+        for line in best_lines(judged.best):
+            print(line)
+        print(f"Report: {judged.report}")
 
 
 def default_folder(structures: Path) -> Path:

@@ -27,6 +27,8 @@ SHOWN = (
     "space_group_0.1",
     "energy_above_hull",
     "energy_above_hull_given",
+    "energy_per_atom",
+    "energy_rank",
     "msun",
     "sun",
     "novel",
