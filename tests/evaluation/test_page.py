@@ -101,3 +101,24 @@ def test_the_hull_is_drawn_between_what_is_stable() -> None:
     assert lines == {frozenset(pair) for pair in expected}
     flat = Hull.from_entries([{3: 1}, {8: 1}, {26: 1}], [0.0, 0.0, 0.0])
     assert len(diagram((3, 8, 26), flat, str)["edges"]) == 3
+
+
+def test_a_submission_holds_so_many_crystals_and_what_they_cost(tmp_path, reference_folder) -> None:
+    import zipfile
+
+    from crystalsmith.errors import InputError
+    from crystalsmith.evaluation.report.submission import write_submission
+
+    cifs = write_cifs(tmp_path / "cifs", ["nacl", "cscl", "mgo"])
+    (cifs / "broken.cif").write_text("data_broken\n_cell_length_a ?\n")
+    metrics = evaluate(cifs, tmp_path / "out", Options(reference=reference_folder))
+    told = write_submission(tmp_path / "out", metrics, tmp_path / "send", "given", 2)
+    assert (told["crystals"], told["requested"], told["state"]) == (2, 4, "as given, not relaxed here")
+    with zipfile.ZipFile(tmp_path / "send" / "crystals.zip") as archive:
+        assert archive.namelist() == ["000-nacl.cif", "001-cscl.cif"]
+        assert b"not relaxed" in archive.read("000-nacl.cif")
+    assert json.loads((tmp_path / "send" / "disclosure.json").read_text())["training_data"].startswith("to be told")
+    with pytest.raises(InputError, match="needs 2500 crystals"):
+        write_submission(tmp_path / "out", metrics, tmp_path / "send", "given")
+    with pytest.raises(InputError, match="no relaxed crystals"):
+        write_submission(tmp_path / "out", metrics, tmp_path / "send", "relaxed", 2)

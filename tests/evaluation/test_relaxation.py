@@ -290,4 +290,6 @@ def test_relaxed_crystals_are_files_with_their_symmetry(tmp_path) -> None:
     assert "_space_group_IT_number 1\n" in bare
     assert "symmetry within" not in bare
     assert file_name("a/b:c", set()) == "a_b_c"
-    assert file_name("a/b", {"A_b"}) == "a_b-2"
+    assert file_name("a/b", {"a_b"}) == "a_b-2"
+    taken: set[str] = set()
+    assert [file_name(name, taken) for name in ("x", "X", "x")] == ["x", "X-2", "x-3"]

@@ -35,10 +35,9 @@ def write_cifs(
         if arrays is None:
             continue
         name = file_name(crystal.sample.id, names)
-        names.add(name)
         write_atomically(folder / f"{name}.cif", relaxed_cif(name, arrays, potential))
     for leftover in folder.glob("*.cif"):
-        if leftover.stem not in names:
+        if leftover.stem.lower() not in names:
             leftover.unlink()
 
 
@@ -53,10 +52,15 @@ def relaxed_cif(name: str, arrays: Arrays, potential: str) -> str:
 
 
 def file_name(name: str, taken: set[str]) -> str:
-    """The name of a crystal as that of a file on every system; numbered where another has it."""
+    """The name of a crystal as that of a file on every system; numbered where another has it.
+
+    Args:
+        taken: names in lower case, which some systems do not tell from capitals; the new one is added.
+    """
     plain = re.sub(r"[^\w.+-]", "_", name).strip(".") or "crystal"
     number, found = 1, plain
-    while found.lower() in {t.lower() for t in taken}:
+    while found.lower() in taken:
         number += 1
         found = f"{plain}-{number}"
+    taken.add(found.lower())
     return found
