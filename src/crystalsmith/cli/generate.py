@@ -86,6 +86,14 @@ def generate(
         typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cuda:0,cuda:1|cpu*2",
+            help="Several devices of this machine, a process on each; one that fails twice is given nothing more. "
+            "Typed again, the run goes on.",
+        ),
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
     ] = None,
@@ -326,10 +334,12 @@ def generate(
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
     from crystalsmith.generation.run import generate as run
-    from crystalsmith.generation.shards import choose_shard, command_line
+    from crystalsmith.generation.shards import NO_SHARD, choose_shard, command_line, without
     from crystalsmith.generation.steering import Steering
 
-    own_shard = choose_shard(shard, os.environ)
+    own_shard = choose_shard(NO_SHARD if devices is not None and shard is None else shard, os.environ)
+    if devices is not None and (own_shard is not None or device != "auto"):
+        raise InputError("--devices shares a run out by itself; leave --shard and --device out.")
     if own_shard is not None and shard is None:
         print(f"This task of the SLURM array makes shard {own_shard}.", file=sys.stderr)
     steering = Steering(
@@ -382,7 +392,13 @@ def generate(
         compile=compile_,
         steering=steering,
     )
-    summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
+    if devices is None:
+        summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
+    else:
+        from crystalsmith.generation.devices import generate_on, parse_devices
+
+        words = without(sys.argv[1:], ("--devices", "--shard", "--device"), ("--json", "--resume"))
+        summary = generate_on(parse_devices(devices), out, wanted, words, reporter(enabled=True))
     if as_json:
         import dataclasses
 
@@ -397,7 +413,7 @@ def sentence(summary: Summary) -> str:
     if summary.status != "complete":
         return (
             f"Stopped after {summary.finished} of {summary.requested} crystals; all files in {summary.out} are valid. "
-            f"Go on with: crystalsmith generate {summary.out} --resume"
+            + (f"Go on with: crystalsmith generate {summary.out} --resume" if summary.model else "Type the line again.")
         )
     if summary.finished and not summary.seconds_per_crystal:
         return f"The run in {summary.out} was complete already: {summary.written} crystals, {summary.valid} valid."

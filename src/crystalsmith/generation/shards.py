@@ -94,9 +94,15 @@ def lineage(model_sha256: str, settings: Mapping[str, Any], versions: Mapping[st
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command that was typed, without its shard."""
-    kept, skip = ["crystalsmith"], False
-    for word in arguments[1:]:
-        if not skip and word != "--shard" and not word.startswith("--shard="):
+    return shlex.join(["crystalsmith", *without(arguments[1:], ("--shard",))])
+
+
+def without(words: Sequence[str], options: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
+    """The words of a command line without some options, their values, and some flags."""
+    kept, value = [], False
+    for word in words:
+        name = word.partition("=")[0]
+        if not value and name not in options and word not in flags:
             kept.append(word)
-        skip = word == "--shard"
-    return shlex.join(kept)
+        value = not value and word in options
+    return kept
