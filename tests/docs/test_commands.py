@@ -111,10 +111,10 @@ def test_every_command_is_one_that_exists(page: Path) -> None:
 
 def test_examples_of_every_command_exist() -> None:
     """The examples that ``--help`` shows."""
-    from crystalsmith.cli import bench, evaluate, finetune, generate, predict, score, train
+    from crystalsmith.cli import bench, evaluate, finetune, generate, merge, predict, score, train
 
     seen = 0
-    for module in (bench, evaluate, finetune, generate, predict, score, train):
+    for module in (bench, evaluate, finetune, generate, merge, predict, score, train):
         for line in module.EPILOG.splitlines():
             for words in snippets.Block(Path("help"), 0, "sh", line.strip(), False).commands:
                 assert complaint(words) is None, f"{line}: {complaint(words)}"

@@ -92,4 +92,8 @@ def main() -> None:
     # Threads that wait for work sleep instead of spinning: on a machine that does anything else, spinning threads made
     # a forward pass twenty times slower. OpenMP reads this once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Kernels for bf16 are compiled for each shape and kept, a thousand of them twice over; every batch of crystals has
+    # shapes of its own, so that 2,000 crystals took a gigabyte.
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
     app()

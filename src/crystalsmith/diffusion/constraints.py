@@ -7,6 +7,7 @@ denoiser that knows the exact score of a point (:func:`hold_given`). Solvers not
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,18 +38,10 @@ class ConstrainedProcess(Process):
         self.bounds, self.fixed = bounds, fixed
 
     def predict_species(
-        self,
-        batch: CrystalBatch,
-        scores: Scores,
-        t: Tensor,
-        t_next: Tensor,
-        draw: Draw,
-        *,
-        confidence: float | None = None,
-        remask: float = 0.0,
+        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw, **settings: Any
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Process.predict_species`; what is drawn and what is most probable both keep the bounds."""
-        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
+        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, **settings)
         drawn = self._settled(batch, drawn, scores, draw, confident=False)
         return drawn, self._settled(batch, likely, scores, draw, confident=True)
 

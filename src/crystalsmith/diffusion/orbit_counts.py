@@ -8,6 +8,7 @@ sums over all ways of placing the rest are tabulated by the counts that are left
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,18 +79,10 @@ class CountedProcess(Process):
         self.sizes, self.counts = sizes.tolist(), list(counts)
 
     def predict_species(
-        self,
-        batch: CrystalBatch,
-        scores: Scores,
-        t: Tensor,
-        t_next: Tensor,
-        draw: Draw,
-        *,
-        confidence: float | None = None,
-        remask: float = 0.0,
+        self, batch: CrystalBatch, scores: Scores, t: Tensor, t_next: Tensor, draw: Draw, **settings: Any
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Process.predict_species`; which orbits leave the mask is left to it."""
-        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, confidence=confidence, remask=remask)
+        drawn, likely = super().predict_species(batch, scores, t, t_next, draw, **settings)
         uniform = draw.uniform(1).tolist()
         probs = torch.softmax(scores.species_logits.double(), -1) + _FLOOR
         return self._placed(batch, drawn, probs, uniform), self._placed(batch, likely, probs, None)
