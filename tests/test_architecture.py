@@ -20,7 +20,7 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements", "files", "progress", "schema", "tables"),
+    ("elements", "files", "progress", "schema", "tables", "versions"),
     ("cells", "engine"),
     ("crystals", "properties", "geometry", "symmetry", "structures"),
     ("contracts", "formats", "pictures"),

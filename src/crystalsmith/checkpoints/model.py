@@ -13,8 +13,12 @@ from crystalsmith.elements import ALLOWED
 from crystalsmith.errors import InputError
 from crystalsmith.network.layers import empty_weights
 from crystalsmith.network.registry import Network, build_network, network_config, network_dict
+from crystalsmith.versions import Update, up_to_date
 
-FORMAT = 1
+UPDATES: tuple[Update, ...] = ()
+"""From each earlier layout of ``config.json`` to the next."""
+
+FORMAT = 1 + len(UPDATES)
 """Version of the layout of ``config.json``."""
 
 PUBLISHED_NUM_ATOMS: dict[int, float] = {
@@ -133,8 +137,10 @@ class Model:
         Raises:
             InputError: if the layout is newer than this code or something in it is unknown.
         """
-        if data.get("format") != FORMAT:
+        now = up_to_date(data, "", UPDATES)
+        if now is None:
             raise InputError(f"The model's config.json has format {data.get('format')!r}; this version reads {FORMAT}.")
+        data = now
         try:
             config = network_config(data.get("network", {}))
             with empty_weights() if empty else nullcontext():

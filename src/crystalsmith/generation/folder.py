@@ -23,8 +23,12 @@ from typing import Any
 from crystalsmith.errors import InputError
 from crystalsmith.formats import complete_frames
 from crystalsmith.generation.describe import COLUMNS, GEOMETRIES, Description
+from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-generation-1"
+UPDATES: tuple[Update, ...] = ()
+"""From each earlier version to the next."""
+
 _TEMPORARY = ".writing"
 
 WHOLE = 4_000_000
@@ -103,7 +107,8 @@ class OutputFolder:
             raise InputError(f"{path} holds no run to resume (no manifest.json); choose a new folder.") from None
         except (OSError, ValueError):
             raise InputError(f"{place} cannot be read; choose a new folder.") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        manifest = up_to_date(manifest, FORMAT.rpartition("-")[0], UPDATES)
+        if manifest is None:
             raise InputError(f"{place} was not written by this version of crystalsmith; choose a new folder.")
         return OutputFolder(path, manifest)
 

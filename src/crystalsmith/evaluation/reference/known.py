@@ -19,8 +19,12 @@ from crystalsmith.elements import NUMBERS, SYMBOLS
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays, formula_key
 from crystalsmith.evaluation.reference.hull import Hull, System, by_system
+from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-reference-1"
+UPDATES: tuple[Update, ...] = ()
+"""From each earlier version to the next."""
+
 STRUCTURE_ARRAYS = ("frac_coords", "cell", "atomic_numbers", "offsets", "ids", "formulas", "density", "space_group")
 HULL_ARRAYS = ("hull_offsets", "hull_elements", "hull_amounts", "hull_energies", "hull_ids")
 FRAMEWORKS = "frameworks"
@@ -64,7 +68,8 @@ class Reference:
             manifest = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise InputError(f"{file} is damaged; build the reference again.") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        manifest = up_to_date(manifest, FORMAT.rpartition("-")[0], UPDATES)
+        if manifest is None:
             raise InputError(f"{folder} is no reference set of this version ({FORMAT}); build it again.")
         if not isinstance(manifest.get("counts"), dict):
             raise InputError(f"{file} is incomplete; build the reference again.")
