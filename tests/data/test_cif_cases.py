@@ -112,6 +112,8 @@ def test_cif_hall_only(symmetry: str) -> None:
         "_symmetry_space_group_name_H-M 'F m -3 m :3x'\n_symmetry_space_group_name_Hall 'what'",
         "_space_group_symop_special_xyz 'x,y,z'",
         "_symmetry_cell_setting cubic",
+        "_space_group_name_Schoenflies Oh^5",
+        "_space_group_point_group_H-M m-3m",
         "_symmetry_Int_Tables_number 231",
         OPERATIONS + "'x,y,q'",
         OPERATIONS + "'x,y,z'\n'-y,x,z'",
@@ -413,3 +415,34 @@ def test_z_alone_is_doubted_where_operations_and_name_agree() -> None:
     found = read(cif("iron", cubic(2.87), symmetry, ["Fe 0 0 0"], more=more))
     assert contents(found) == {"Fe": 2}
     assert [word for word, _ in found.notes] == ["formula_units"]
+
+
+def test_names_that_contradict_one_another_are_told_by_the_formula_or_refused() -> None:
+    symmetry = "_symmetry_space_group_name_H-M 'P 1'\n_symmetry_Int_Tables_number 225"
+    found = refusal(salt(symmetry))
+    assert found.reason == "ambiguous"
+    assert "contradict one another (P 1, F m -3 m)" in found.detail
+    assert is_rock_salt(read(salt(symmetry, more="_chemical_formula_sum 'Na Cl'\n_cell_formula_units_Z 4")))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: "Here is the file:\n\n" + text,
+        lambda text: "```cif\n" + text + "```\n",
+        lambda text: "\ufeff" + text.replace("\n", "\r\n") + "\x1a",
+        lambda text: text.split("\n", 1)[1],
+        lambda text: text.replace("'F m -3 m'", "\n;\nF m -3 m\n;"),
+        lambda text: text.upper().replace("NA 0", "Na 0").replace("CL 0", "Cl 0"),
+    ],
+    ids=["prose", "fence", "mark", "no header", "text field", "upper case"],
+)
+def test_texts_around_and_spellings_of_a_cif(wrap) -> None:
+    assert is_rock_salt(read(wrap(salt("_symmetry_space_group_name_H-M 'F m -3 m'"))))
+
+
+def test_all_atoms_listed_beside_the_name_of_the_group_are_taken_once() -> None:
+    atoms = [f"{name.replace('Mg', 'Na').replace('O', 'Cl')} {x} {y} {z}" for name, x, y, z in whole({"Mg": 4, "O": 4})]
+    found = read(cif("rocksalt", cubic(5.64), "_symmetry_space_group_name_H-M 'F m -3 m'", atoms))
+    assert is_rock_salt(found)
+    assert [word for word, _ in found.notes] == ["repeated_sites"]

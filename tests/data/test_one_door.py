@@ -487,3 +487,17 @@ def test_partly_occupied_sites_are_refused_or_the_largest_taken(tmp_path: Path) 
     assert found.notes[0][0] == "disorder_resolved"
     with pytest.raises(InputError, match="refuse or largest"):
         open_source(tmp_path / "a.json", disorder="some")
+
+
+@pytest.mark.parametrize("text", [False, True], ids=["nested columns", "JSON text"])
+def test_a_parquet_column_of_structures(tmp_path: Path, text: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    held = json.dumps(structure()) if text else structure()
+    table = [{"material_id": "a", "structure": held, "gap": 1.5}, {"material_id": "b", "structure": held, "gap": None}]
+    pq.write_table(pa.Table.from_pylist(table), tmp_path / "a.parquet")
+    assert [(row.id, formula(row), row.labels) for row in rows(tmp_path / "a.parquet")] == [
+        ("a", "Cl4Na4", {"gap": 1.5}),
+        ("b", "Cl4Na4", {}),
+    ]

@@ -181,9 +181,9 @@ class ParquetSource:
         check_file(path)
         self.disorder = disorder
         try:
-            names = pq.read_schema(path, memory_map=True).names
+            written = pq.read_schema(path, memory_map=True)
             # Equal texts stand once in the file and, read so, once in memory.
-            texts = [name for name in names if name.strip().lower() in (*CIF_NAMES, *STRUCTURE_NAMES)]
+            texts = [f.name for f in written if f.name.strip().lower() in _TEXTS and _is_text(f.type)]
             self._file = pq.ParquetFile(path, pre_buffer=False, memory_map=True, read_dictionary=texts)
             _check_size(self._file.metadata, path)
         except (pa.ArrowInvalid, OSError) as error:
@@ -230,6 +230,16 @@ def _check_size(metadata: Any, path: Path) -> None:
                     f"{path} holds {column.num_values:,} values in column '{name}' of one row group; "
                     f"write it anew with fewer rows to a group and at most {MAX_SITES} atoms to a crystal."
                 )
+
+
+_TEXTS = frozenset((*CIF_NAMES, *STRUCTURE_NAMES))
+
+
+def _is_text(arrow_type: Any) -> bool:
+    import pyarrow.types as types
+
+    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(test(arrow_type) for test in tests)
 
 
 def _is_label(arrow_type: Any) -> bool:

@@ -85,6 +85,8 @@ def _split(text: str) -> list[tuple[str, str]]:
     if "\0" in text:
         raise RowError("unreadable", "binary data instead of CIF text")
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ").replace("\v", " ")
+    # Language models and notes fence what they quote.
+    text = "\n".join("" if line.startswith("```") else line for line in text.split("\n"))
     if max(map(len, text.split("\n")), default=0) > MAX_LINE:
         raise RowError("unreadable", f"a line is longer than {MAX_LINE} characters")
     inside = _FIELD.sub(lambda m: " " * len(m[0]), text) if "\n;" in text else text

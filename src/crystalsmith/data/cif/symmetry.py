@@ -55,10 +55,13 @@ _CENTRINGS = (
     "_space_group_symop_magn_centering",
 )
 _MODULATED = re.compile(r"_ssg_|_cell_modulation|_cell_wave_vector|_cell_subsystem|_atom_site_fourier|superspace")
-_TELLING = re.compile(r"symop|equiv_pos|_symmetry_.*(name|number|hall)|_space_group_.*(name|number|hall)|space_?group$")
+_TELLING = re.compile(
+    r"symop|equiv_pos|space_?group$|"
+    r"_(symmetry|space_group)_.*(name|number|hall|schoenflies|point_group|laue|bravais|patterson)"
+)
 _SILENT = re.compile(
-    r"^_parent_|_child_|_atom_|_geom_|_site_id$|_id$|magn|transform|cell_setting|crystal_system|_bravais|_laue|_patterson"
-    r"|point_group|_wyckoff|schoenflies|_generators|_multiplicity|reference_setting|_description|_special_details"
+    r"^_parent_|_child_|_atom_|_geom_|_site_id$|_id$|magn|transform|cell_setting|crystal_system|_wyckoff|_generators"
+    r"|_multiplicity|reference_setting|_description|_special_details"
 )
 
 
@@ -108,7 +111,10 @@ def symmetry_of(block: Block, cell: NDArray[np.float64]) -> Symmetry:
         note = (("no_symmetry", "no space group is given; read as P 1"),)
         return Symmetry((identity(),), False, False, bool(doubt), doubt, () if doubt else note)
     if listed is None:
-        doubt = "" if len(named) == 1 else "the origin or the axes of " + named[0].name.split(":")[0]
+        kinds = list(dict.fromkeys(group.name.split(":")[0] for group in named))
+        doubt = f"the origin or the axes of {kinds[0]}" if len(named) > 1 else ""
+        if len({group.number for group in named}) > 1:
+            doubt = f"names that contradict one another ({', '.join(kinds[:4])})"
         return _fitting(Symmetry(tuple(named), False, False, True, doubt, notes), cell)
     return _together(listed, named, notes, words, cell)
 
