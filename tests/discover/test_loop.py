@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +90,17 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(finished: Path
     (cut / LEDGER).write_bytes(whole[: int(share * len(whole))])
     discover(cut, None, Limits())
     assert told(cut) == told(finished)
+
+
+def test_a_signal_ends_a_run_with_all_files_written_and_it_goes_on(tmp_path: Path, wish: Wish, limits: Limits) -> None:
+    def strike(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    summary = discover(tmp_path / "run", wish, limits, tell=strike)
+    assert (summary.status, summary.exit_code) == ("stopped", 143)
+    assert summary.relaxed == 3
+    assert (tmp_path / "run" / "discover.html").is_file()
+    assert discover(tmp_path / "run", None, Limits()).relaxed == 7
 
 
 def test_a_finished_run_that_is_extended_finds_what_a_longer_one_does(

@@ -20,6 +20,7 @@ from crystalsmith.cli import (
     merge,
     models,
     predict,
+    predict_structure,
     reference,
     report,
     score,
@@ -61,6 +62,11 @@ app.command("score", epilog=score.EPILOG, help=flowing(score.score.__doc__))(sco
 app.command("train", epilog=train.EPILOG, help=flowing(train.train.__doc__))(train.train)
 app.command("finetune", epilog=finetune.EPILOG, help=flowing(finetune.finetune.__doc__))(finetune.finetune)
 app.command("predict", epilog=predict.EPILOG, help=flowing(predict.predict.__doc__))(predict.predict)
+app.command(
+    "predict-structure",
+    epilog=predict_structure.EPILOG,
+    help=flowing(predict_structure.predict_structure.__doc__),
+)(predict_structure.predict_structure)
 app.command("report", epilog=report.EPILOG, help=flowing(report.report.__doc__))(report.report)
 app.command("bench", epilog=bench.EPILOG, help=flowing(bench.bench.__doc__))(bench.bench)
 

@@ -108,9 +108,16 @@ class Archive:
 
 
 def ranked(state: State) -> list[Candidate]:
-    """The accepted candidates, the most stable first; where no hull is known, in the order they were found."""
-    last = float("inf")
-    return sorted(state.accepted, key=lambda c: c.values.get("energy_above_hull", last))
+    """The accepted candidates, the most stable first: by the hull, or of one formula by their energy per atom.
+
+    Where neither compares them, in the order they were found.
+    """
+    found, last = state.accepted, float("inf")
+    if all("energy_above_hull" in c.values for c in found):
+        return sorted(found, key=lambda c: c.values["energy_above_hull"])
+    if len({c.values.get("formula") for c in found}) == 1:
+        return sorted(found, key=lambda c: c.values.get("energy_per_atom", last))
+    return found
 
 
 def write_table(file: Path, state: State, properties: Sequence[str]) -> None:

@@ -130,6 +130,11 @@ class State:
         """How many calculations of a property have been done."""
         return sum(f"calculated_{name}" in c.values for c in self.candidates.values())
 
+    @property
+    def done_rounds(self) -> set[int]:
+        """How many rounds are over, from the first on: those whose chosen candidates all have their verdict."""
+        return {r + 1 for r, numbers in self.chosen.items() if not any(self.candidates[n].open for n in numbers)}
+
     def of_round(self, round_: int) -> list[Candidate]:
         """The candidates proposed in a round, by number."""
         return [c for _, c in sorted(self.candidates.items()) if c.round == round_]

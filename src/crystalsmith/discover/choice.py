@@ -64,6 +64,8 @@ def over(state: State, limits: Limits) -> str:
     for name, number in limits.calculations.items():
         if state.calculations(name) >= number:
             return f"{number} calculations of {name} are spent"
+    if limits.rounds is not None and limits.rounds in state.done_rounds:
+        return "every proposal has its verdict"
     if limits.hours is not None and state.at >= 3600 * limits.hours:
         return f"{limits.hours:g} hours are spent"
     return ""

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 NEAR_HULL = 0.05
 """eV/atom above the hull up to which a known crystal is a parent, where its energy is known."""
 
-TRIES = 24
+TRIES = 200
 """Parents that are looked at for one start; one is drawn by how often its exchanges are seen among known crystals."""
 
 RARE = 1e-4
@@ -136,7 +136,7 @@ class Known:
         for row in rng.choice(rows, TRIES if not free else 10):
             here = np.flatnonzero(self._counts[row]).tolist()
             drawn = self._exchange(rng, here, sorted(allowed), sorted(required))
-            if drawn is None or not self._is_near_hull(int(row)):
+            if drawn is None:
                 continue
             exchange, weight = drawn
             found.append((int(row), exchange))
@@ -144,7 +144,12 @@ class Known:
         if not found:
             return None
         shares = np.array(weights) / sum(weights)
-        row, exchange = found[int(rng.choice(len(found), p=shares))]
+        # In a random order, the likely ones first; the first of them that is near the hull is taken.
+        order = rng.choice(len(found), len(found), replace=False, p=shares)
+        chosen = next((k for k in order.tolist() if self._is_near_hull(found[k][0])), None)
+        if chosen is None:
+            return None
+        row, exchange = found[chosen]
         name, arrays = self.reference.structure(row)
         symbols = {SYMBOLS[a - 1]: SYMBOLS[b - 1] for a, b in exchange.items()}
         return Start(name, symbols, self.exchanged(arrays, exchange))

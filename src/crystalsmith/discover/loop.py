@@ -87,7 +87,7 @@ class Loop:
         round_ = max(self.state.chosen, default=-1)
         if round_ < 0 or not any(self.state.candidates[n].open for n in self.state.chosen[round_]):
             round_ += 1
-        while not self.why_over():
+        while not self.why_over() and (self.limits.rounds is None or round_ < self.limits.rounds):
             stages = ("propose", "screen", "estimate", "choose") if round_ not in self.state.chosen else ()
             for stage in (*stages, "spend"):
                 for _ in getattr(self, f"_{stage}")(round_):
@@ -159,7 +159,7 @@ class Loop:
             facts, word, detail = sanity(candidate.raw, self.allowed)
             matched = Matched(candidate.name, candidate.raw)
             if not word and not self.wish.plain:
-                if name := known_as(matched, self.reference):
+                if self.wish.novel and (name := known_as(matched, self.reference)):
                     word, detail = "known", f"is {name}"
                 elif name := self.raw.same(matched) or self.relaxed.same(matched):
                     word, detail = "duplicate", f"is {name}"
@@ -275,7 +275,9 @@ class Loop:
             word = "above_hull" if text.startswith("energy_above_hull") else "unmet"
             return word, f"does not meet {text}"
         if name := known_as(matched, self.reference):
-            return "known", f"is {name}"
+            if self.wish.novel:
+                return "known", f"is {name}"
+            values["matched"] = name
         if name := self.relaxed.same(matched):
             return "duplicate", f"is {name}"
         return ("not_matched", matched.problem) if matched.problem else ("", "")

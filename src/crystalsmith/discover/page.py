@@ -22,7 +22,17 @@ from crystalsmith.files import write_atomically
 PAGE = "discover.html"
 
 SHOWN = ("id", "formula", "space_group", "energy_above_hull", "verdict")
-FURTHER = ("num_atoms", "formation_energy_per_atom", "density", "source", "parent", "exchange", "estimated_above_hull")
+FURTHER = (
+    "matched",
+    "energy_per_atom",
+    "num_atoms",
+    "formation_energy_per_atom",
+    "density",
+    "source",
+    "parent",
+    "exchange",
+    "estimated_above_hull",
+)
 LAST = ("chance", "steps", "rmsd", "seconds", "detail")
 
 MOST_ROWS = 1000
@@ -72,7 +82,10 @@ def page(
     subtitle = f"{' and '.join(wish.requirements) or 'no requirement'}; {wish.potential}{against}"
     script = (resources.files("crystalsmith.discover") / "assets" / "discover.js").read_text(encoding="utf-8")
     template = (resources.files("crystalsmith.discover") / "assets" / "discover.html").read_text(encoding="utf-8")
+    exact = wish.steering.get("compositions") or wish.steering.get("formula")
     title = f"Discovery: {len(state.accepted)} accepted"
+    if exact and not wish.novel:
+        title = f"Structures of {exact if isinstance(exact, str) else ', '.join(exact)}"
     return fill(template, title, subtitle, finite(payload), {"SCRIPT": asset("common.js") + script})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def discover(
         except Stopped as stopped:
             signum = stopped.signum
         stop.ignore()
+        loop.shield = nullcontext  # the signal has been taken; no further one is
         loop.publish(now=True)
         why = loop.why_over()
         sessions[-1]["seconds"] = round(time.monotonic() - began, 3)
@@ -128,7 +130,8 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
 
     wish = folder.wish
     model = load_model(folder.manifest["model"]["source"])
-    if not model.process.corrupts_species and not wish.steering.get("formula"):
+    exact = wish.steering.get("formula") or wish.steering.get("compositions")
+    if not model.process.corrupts_species and not exact:
         raise InputError(
             f"The model {model.metadata.name} predicts structures of given elements; name one that chooses them."
         )
@@ -144,7 +147,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
     )
     rules = make_rules(model.metadata.elements, **rules_of(wish))
     allowed = model.metadata.elements if rules is None else rules.allowed
-    known = None
+    known: Known | None = None
     if reference is not None and reference.num_structures and not wish.plain:
         known = Known(reference, _space_groups(wish))
     place = choose_device(device)

@@ -38,6 +38,7 @@ class Wish:
         fmax, relax_steps, time_limit: of a relaxation (eV/angstrom, steps, seconds).
         floor: share of candidates whose source is drawn evenly, so that none is given up for good.
         price: what the order of relaxations saves, ``seconds`` or ``relaxations``.
+        novel: whether a candidate must be new to the reference.
         plain: no ranking, no learning, the model alone: the way to compare with.
     """
 
@@ -61,6 +62,7 @@ class Wish:
     time_limit: float = 300.0
     floor: float = 0.2
     price: str = "seconds"
+    novel: bool = True
     plain: bool = False
 
     @property
@@ -115,12 +117,14 @@ class Limits:
         relaxations: that may be done.
         calculations: property to how many calculations of it may be done.
         hours: of run time, all sessions together.
+        rounds: of proposals.
     """
 
     want: int | None = None
     relaxations: int | None = None
     calculations: Mapping[str, int] = field(default_factory=dict)
     hours: float | None = None
+    rounds: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -180,7 +184,8 @@ def check_wish(wish: Wish, limits: Limits) -> None:
     for name, value in (("want", limits.want), ("hours", limits.hours)):
         if value is not None and not value > 0:
             raise InputError(f"--{name} is {value}; give a number above 0.")
-    if limits.want is None and limits.relaxations is None and limits.hours is None and not limits.calculations:
+    ends = (limits.want, limits.relaxations, limits.hours, limits.rounds)
+    if all(end is None for end in ends) and not limits.calculations:
         raise InputError("A run needs an end; give --want, --hours or --budget 500:relaxations.")
     for name in limits.calculations:
         if name not in wish.calculated:
