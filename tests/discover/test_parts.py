@@ -184,3 +184,19 @@ def test_a_round_depends_on_the_seed_and_on_what_came_before_and_on_nothing_else
     after = draw_round(wish, 1, won, known, metals, [])
     assert sum(p.source == "known:0" for p in after) > sum(p.source == "known:0" for p in first)
     assert all(Proposal.from_dict(p.to_dict()) == p for p in after)
+
+
+def test_the_screen_drops_what_no_crystal_is_and_says_why() -> None:
+    from crystalsmith.discover.screening import sanity
+
+    corners = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
+    salt = np.array([55, 17])
+    assert sanity((corners, 4.12 * np.eye(3), salt), [17, 55])[1] == ""
+    assert sanity((corners, 4.12 * np.eye(3), salt), [17])[1] == "broken_rule"
+    assert sanity((0.1 * corners, 4.12 * np.eye(3), salt), [17, 55])[1] == "not_valid"
+    squeezed = (corners, 1.6 * np.eye(3), salt)
+    facts, word, detail = sanity(squeezed, [17, 55])
+    assert (facts is not None, word) == (True, "implausible")
+    assert "short bond" in detail
+    # The plain way relaxes whatever is valid, as an evaluation does.
+    assert sanity(squeezed, [17, 55], strict=False)[1] == ""

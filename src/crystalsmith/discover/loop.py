@@ -156,7 +156,7 @@ class Loop:
             if candidate.stage != "proposed" or candidate.dropped or candidate.raw is None:
                 continue
             began = time.monotonic()
-            facts, word, detail = sanity(candidate.raw, self.allowed)
+            facts, word, detail = sanity(candidate.raw, self.allowed, strict=not self.wish.plain)
             matched = Matched(candidate.name, candidate.raw)
             if not word and not self.wish.plain:
                 if self.wish.novel and (name := known_as(matched, self.reference)):

@@ -10,14 +10,8 @@ import numpy as np
 from crystalsmith.evaluation.facts import Facts
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.matching import Arrays, Candidate, first_match, formula_key
+from crystalsmith.evaluation.plausible import plausibility
 from crystalsmith.evaluation.reference.known import Reference
-
-MIN_RADII = 0.5
-"""Two atoms closer than this share of the sum of their covalent radii are no crystal (the usual criterion of
-benchmarks; radii of Cordero et al., Dalton Trans. 2832, 2008, as ASE has them)."""
-
-DENSITIES = (0.01, 25.0)
-"""g/cm^3, lowest and highest of what is screened in."""
 
 
 class Seen:
@@ -35,8 +29,13 @@ class Seen:
         self._by_formula.setdefault(candidate.formula, []).append(candidate)
 
 
-def sanity(arrays: Arrays, allowed: Collection[int]) -> tuple[Facts | None, str, str]:
-    """The facts of a crystal, or why it is dropped: a word and a sentence."""
+def sanity(arrays: Arrays, allowed: Collection[int], strict: bool = True) -> tuple[Facts | None, str, str]:
+    """The facts of a crystal, or why it is dropped: a word and a sentence.
+
+    Args:
+        allowed: atomic numbers that the rules leave.
+        strict: ask for a plausible crystal, not only a valid one. Charges are not asked for: alloys have none.
+    """
     outside = sorted({int(z) for z in arrays[2]} - set(allowed))
     if outside:
         return None, "broken_rule", "it holds an element that the rules exclude"
@@ -45,26 +44,9 @@ def sanity(arrays: Arrays, allowed: Collection[int]) -> tuple[Facts | None, str,
         return None, "not_valid", problem
     if not facts.valid:
         return facts, "not_valid", f"shortest distance {facts.shortest_distance:.2f} angstrom"
-    if not DENSITIES[0] <= facts.density <= DENSITIES[1]:
-        return facts, "implausible", f"a density of {facts.density:.3g} g/cm3"
-    if (ratio := closest_pair(arrays)) < MIN_RADII:
-        return facts, "implausible", f"two atoms at {ratio:.2f} of the sum of their covalent radii"
+    if strict and (doubts := plausibility(*arrays, None).doubts):
+        return facts, "implausible", ", ".join(doubt.replace("_", " ") for doubt in doubts)
     return facts, "", ""
-
-
-def closest_pair(arrays: Arrays) -> float:
-    """The smallest distance of two atoms as a share of the sum of their covalent radii; infinite beyond 4 angstrom."""
-    from ase import Atoms
-    from ase.data import covalent_radii
-    from ase.neighborlist import neighbor_list
-
-    frac, cell, numbers = arrays
-    atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
-    first, second, distance = neighbor_list("ijd", atoms, 2.0)
-    if not len(distance):
-        return math.inf
-    radii = covalent_radii[numbers]
-    return float(np.min(distance / (radii[first] + radii[second])))
 
 
 def known_as(candidate: Candidate, reference: Reference | None) -> str:
@@ -114,4 +96,4 @@ def _volume_per_atom(arrays: Arrays) -> float:
     return abs(float(np.linalg.det(arrays[1]))) / len(arrays[2])
 
 
-__all__ = ["Candidate", "Seen", "closest_pair", "formula_key", "known_as", "relatives", "sanity"]
+__all__ = ["Candidate", "Seen", "formula_key", "known_as", "relatives", "sanity"]
