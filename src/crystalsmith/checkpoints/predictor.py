@@ -22,6 +22,9 @@ from crystalsmith.errors import InputError
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
 
+BUNDLED = Path(__file__).resolve().parents[1] / "predictors"
+"""Folder of the predictors that come with the package."""
+
 FORMAT = "crystalsmith-predictor-1"
 
 Arrays = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]
@@ -118,17 +121,26 @@ def save_predictor(predictor: Predictor, folder: Path) -> None:
     write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
 
 
+def bundled_predictors() -> dict[str, Path]:
+    """Name and folder of every predictor that comes with the package."""
+    return {folder.parent.name: folder.parent for folder in sorted(BUNDLED.glob(f"*/{CONFIG}"))}
+
+
 def load_predictor(folder: str | Path, device: torch.device | str = "cpu") -> Predictor:
-    """A predictor that ``train --task property`` wrote: the folder ``best`` of the run, or the run itself.
+    """A bundled predictor by name, or one of ``train --task property``: the folder ``best`` of the run, or the run.
 
     Raises:
         InputError: if there is none, or it is damaged.
     """
-    folder = Path(folder)
+    folder = bundled_predictors().get(str(folder), Path(folder))
     if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
         folder = folder / "best"
     if not (folder / CONFIG).is_file():
-        raise InputError(f"{folder} holds no predictor; make one with crystalsmith train --task property.")
+        known = ", ".join(bundled_predictors()) or "none"
+        raise InputError(
+            f"{folder} holds no predictor; make one with crystalsmith train --task property, or name a bundled one "
+            f"({known})."
+        )
     config = read_config(folder)
     if config.get("format") != FORMAT:
         raise InputError(f"{folder} is no predictor of this version; make one with crystalsmith train --task property.")

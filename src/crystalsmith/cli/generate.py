@@ -281,7 +281,7 @@ def generate(
         typer.Option(
             metavar="PREDICTOR",
             help="Another predictor to select by: a folder of train --task property.",
-            show_default="hull-predictor",
+            show_default="energy-above-hull",
             rich_help_panel=CHOICE,
         ),
     ] = None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 """Proposals at most for a crystal that shall be new; the last one is kept, new or not, and the table says so."""
 
-DEFAULT_SELECTOR = "hull-predictor"
+DEFAULT_SELECTOR = "energy-above-hull"
 MAX_SELECT = 64
 
 Make = Callable[[Sequence[Plan]], CrystalBatch | None]
@@ -160,8 +160,6 @@ def _reference(folder: str) -> Reference:
 
 @lru_cache(maxsize=4)
 def _predictor(name: str) -> Predictor:
-    from crystalsmith.checkpoints.find import BUNDLED
     from crystalsmith.checkpoints.predictor import load_predictor
 
-    bundled = BUNDLED / name
-    return load_predictor(bundled if bundled.is_dir() else name)
+    return load_predictor(name)

@@ -84,7 +84,7 @@ def make_request(
     guidance = steering.guidance if steering.guidance is not None else defaults.get("guidance")
     targets = make_targets(model, _with_own(steering, defaults), steering.targets, guidance, steering.guidance_interval)
     if compositions is None:
-        rules, start, histogram = _steer(model, steering, histogram, asked=num_atoms is not None)
+        rules, start, histogram = _steer(model, steering, histogram, num, asked=num_atoms is not None)
     else:
         rules, start, histogram = None, None, compositions.histogram()
     if start is not None and start.strength < 1.0 and not start.redecorate:
@@ -249,7 +249,7 @@ def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions |
 
 
 def _steer(
-    model: Model, wanted: Steering, histogram: Histogram, asked: bool
+    model: Model, wanted: Steering, histogram: Histogram, num: int, asked: bool
 ) -> tuple[Rules | None, Starts | None, Histogram]:
     """Rules, start and numbers of atoms that fit one another and the model."""
     elements, csp = model.metadata.elements, not model.process.corrupts_species
@@ -262,6 +262,8 @@ def _steer(
         resample=wanted.resample,
         redecorate=wanted.redecorate,
     )
+    if start is not None:  # further crystals of a long file would start nothing
+        start = dataclasses.replace(start, crystals=start.crystals[:num])
     if wanted.redecorate and csp:
         raise InputError(f"The model {model.metadata.name} does not choose elements; --redecorate needs one that does.")
     rules = make_rules(
