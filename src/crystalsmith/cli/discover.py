@@ -114,7 +114,7 @@ def discover(
         typer.Option(metavar="N|LOW-HIGH", help="Atoms per cell.", show_default="1-20", rich_help_panel=RULES),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A bundled model or a folder.", show_default="mp20-tiny", rich_help_panel=HOW)
+        str | None, typer.Option(help="A bundled model or a folder.", show_default="hull-tiny", rich_help_panel=HOW)
     ] = None,
     property_: Annotated[
         list[str] | None,

@@ -48,7 +48,7 @@ def generate(
         str | None,
         typer.Option(
             help="A bundled model (see: crystalsmith models list) or a model folder.",
-            show_default="mp20-tiny",
+            show_default="hull-tiny",
             autocompletion=model_names,
         ),
     ] = None,

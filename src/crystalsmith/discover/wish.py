@@ -9,6 +9,7 @@ from typing import Any
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.requirements import Requirement, parse_requirement
+from crystalsmith.models import DEFAULT
 
 STABLE = "energy_above_hull<=0.1"
 """What is asked of every candidate where the wish itself says nothing of the hull (the field's threshold)."""
@@ -42,7 +43,7 @@ class Wish:
         plain: no ranking, no learning, the model alone: the way to compare with.
     """
 
-    model: str = "mp20-tiny"
+    model: str = DEFAULT
     seed: int = 0
     steering: Mapping[str, Any] = field(default_factory=dict)
     num_atoms: tuple[int, int] = (1, 20)

@@ -27,11 +27,12 @@ from crystalsmith.generation.shards import BATCH_SIZE as SHARD_BATCH_SIZE
 from crystalsmith.generation.shards import Shard, lineage
 from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
+from crystalsmith.models import DEFAULT
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
 
-DEFAULT_MODEL = "mp20-tiny"
+
 DEFAULT_NUM = 16
 CIF_LIMIT = 10_000
 """Crystals up to which a run writes a CIF of each; a folder of more files is slow everywhere."""
@@ -161,7 +162,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     precision = choose_precision(options.precision or "auto", device)
     if options.batch_size is not None and options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; give 1 at least, or auto.")
-    name = model_source(options.model or DEFAULT_MODEL)
+    name = model_source(options.model or DEFAULT)
     model, digest = load_model(name), weights_sha256(find_model(name))
     request = make_request(
         model,
