@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.matching import Arrays
@@ -34,7 +35,7 @@ from crystalsmith.evaluation.potential.relaxation import FILE, recover, relaxati
 from crystalsmith.evaluation.potential.relaxed import Relaxation, key_of
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.structures import Sample, read_samples
-from crystalsmith.files import append_line, write_atomically
+from crystalsmith.files import append_line, replace_text
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.symmetry.groups import search
 
@@ -115,8 +116,8 @@ def draw(name: str, path: Path, state: Path, seed: int, max_atoms: int) -> dict[
             continue
         frames.append(extxyz_frame(frac, cell, numbers, {"id": crystal.id}))
     facts = {"system": name, "available": len(crystals), "drawn": len(frames), "left_out": left_out}
-    write_atomically(folder / "crystals.extxyz", "".join(frames))
-    write_atomically(folder / DRAWN, json.dumps({"of": wanted, **facts}, indent=1) + "\n")
+    replace_text(folder / "crystals.extxyz", "".join(frames))
+    replace_text(folder / DRAWN, json.dumps({"of": wanted, **facts}, indent=1) + "\n")
     return facts
 
 
@@ -177,7 +178,7 @@ def relaxed_rounds(
 
     ready = list(complete())
     yield from ready[-1:]  # of what was done before, the last round tells all
-    for result in relaxations(tasks, settings, jobs):
+    for result in relaxations(tasks, settings, Engine(jobs)):
         name, own = result.id.split("/", 1)
         append_line(place(state, settings, name) / FILE, asdict(replace(result, id=own)))
         number = numbers[result.id]
@@ -237,8 +238,8 @@ def write_table(state: Path, potential: str, num: int, rows: list[dict[str, Any]
         lines.append([*cells, f"{row['left_out']} of {row['available']}"])
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
     name = f"table-{potential.replace(':', '-')}"
-    write_atomically(state / f"{name}.json", json.dumps({"potential": potential, "num": num, "rows": rows}, indent=1))
-    write_atomically(state / f"{name}.md", f"{num} crystals of each at most, {potential}\n\n{text}")
+    replace_text(state / f"{name}.json", json.dumps({"potential": potential, "num": num, "rows": rows}, indent=1))
+    replace_text(state / f"{name}.md", f"{num} crystals of each at most, {potential}\n\n{text}")
     print(text, flush=True)
 
 

@@ -47,7 +47,7 @@ from crystalsmith.evaluation.judge import described
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.statistics import jensen_shannon, rate, wasserstein
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import sample_batch
@@ -241,7 +241,7 @@ def relax(args: argparse.Namespace) -> None:
         if (out / "metrics.json").exists():
             continue
         frames = [extxyz_frame(*s.arrays, {"id": s.id}) for s in _load(folder)[0][: args.limit]]
-        write_atomically(file, "".join(frames))
+        replace_text(file, "".join(frames))
         print(folder.name, flush=True)
         evaluate(file, out, options)
 
@@ -273,7 +273,7 @@ def table(args: argparse.Namespace) -> None:
     for row in rows:
         cells = [str(row["point"]), f"{row['calls']:.0f}", f"{row['crystals']:.0f}", f"{row['seconds']:.2f}"]
         lines.append("| " + " | ".join(cells + [_cell(row, name) for name in names]) + " |")
-    write_atomically(out / "table.md", "\n".join(lines) + "\n")
+    replace_text(out / "table.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
     _plot(rows, names, out)
 
@@ -326,7 +326,7 @@ def _write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(file, text.getvalue())
+    replace_text(file, text.getvalue())
 
 
 def main() -> None:

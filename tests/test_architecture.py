@@ -20,8 +20,9 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements", "files", "progress", "schema", "tables", "versions"),
-    ("cells", "engine"),
+    ("elements", "files", "progress", "schema", "signals", "tables", "versions"),
+    ("cells", "locks"),
+    ("engine",),
     ("crystals", "properties", "geometry", "symmetry", "structures"),
     ("contracts", "formats", "pictures"),
     ("neighbors", "diffusion", "data"),
@@ -56,6 +57,7 @@ WINGS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("prediction", "stability"),
         ("run",),
     ),
+    "engine": (("limits", "schedule"), ("processes",), ("cluster",), ("run",)),
     "symmetry": (("groups",), ("wyckoff",)),
 }
 """Floors inside a room: of its files, and of its folders as a whole."""
@@ -64,7 +66,7 @@ WINGS: dict[str, tuple[tuple[str, ...], ...]] = {
 LIGHT = ("errors", "elements", "crystals", "contracts", "neighbors", "diffusion", "network")
 LIGHT_LIBRARIES = {"torch", "numpy", "safetensors"}
 CHEMISTRY = {"pymatgen", "ase", "moyopy", "monty", "spglib"}
-HEAVY = CHEMISTRY | {"torch", "lightning", "pyarrow", "pandas", "scipy", "matplotlib"}
+HEAVY = CHEMISTRY | {"ray", "torch", "lightning", "pyarrow", "pandas", "scipy", "matplotlib"}
 UNSAFE = {"cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 
 
@@ -220,12 +222,21 @@ def test_training_needs_neither_pymatgen_nor_ase() -> None:
     assert not complaints(x for x in RUNTIME if x.room in rooms and x.package in CHEMISTRY and x.file != "crystals.py")
 
 
-def test_chemistry_libraries_are_never_imported_at_module_level() -> None:
-    assert not complaints(x for x in RUNTIME if x.package in CHEMISTRY and not x.lazy)
+def test_chemistry_libraries_and_ray_are_never_imported_at_module_level() -> None:
+    assert not complaints(x for x in RUNTIME if x.package in {*CHEMISTRY, "ray"} and not x.lazy)
+
+
+def test_one_room_starts_processes() -> None:
+    starters = {"multiprocessing", "concurrent", "ray", "joblib"}
+    allowed = ("concurrent.futures.ThreadPoolExecutor", "concurrent.futures.Future")
+    assert not complaints(
+        x for x in RUNTIME if x.package in starters and x.room != "engine" and x.module not in allowed
+    )
+    assert {x.package for x in RUNTIME if x.room == "engine"} >= {"multiprocessing", "ray"}
 
 
 def test_the_command_line_imports_heavy_things_inside_functions() -> None:
-    light_rooms = {"errors", "elements", "cli"}
+    light_rooms = {"errors", "elements", "signals", "cli"}
     assert not complaints(
         x
         for x in RUNTIME
@@ -255,6 +266,19 @@ def test_nothing_can_unpickle_or_evaluate() -> None:
             ):
                 found.append(f"{path.relative_to(PACKAGE)}:{node.lineno} calls {name}")
     assert not found
+
+
+def test_one_file_gives_files_their_names() -> None:
+    """Atomic replacement, renames and temporary files by hand: in ``files.py`` and nowhere else."""
+    found = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            by_hand = ("os.replace", "os.rename", "os.fsync", "shutil.move", "tempfile.mkdtemp", "tempfile.mkstemp")
+            if name in by_hand or re.search(r"\.rename$", name):
+                found.append((path.relative_to(PACKAGE).as_posix(), name))
+    assert {name for _, name in found} == {"os.replace", "os.rename", "os.fsync"}
+    assert {file for file, _ in found} == {"files.py"}
 
 
 @pytest.mark.parametrize("module", ["crystalsmith", "crystalsmith.cli.main"])

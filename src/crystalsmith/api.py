@@ -326,6 +326,8 @@ def evaluate(
     held_out: Crystals | None = None,
     resume: bool = False,
     jobs: int = 1,
+    engine: str = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
 ) -> Evaluation:
     """Judge crystals, valid, unique, novel and stable: ``crystalsmith evaluate``.
@@ -354,7 +356,8 @@ def evaluate(
         hull_limit: compute at most so many energies for the latter.
         held_out: crystals that the model has not seen: how many the set covers and rediscovers.
         resume: go on with the run in ``out``.
-        jobs: worker processes.
+        jobs: worker processes; with the engine ray the most actors, 0 for as many as the cluster has room for.
+        engine, ray_address: ``local`` or ``ray``, and the cluster.
         limit: judge only the first so many.
 
     Raises:
@@ -404,6 +407,8 @@ def evaluate(
         relaxation=relaxation,
         resume=resume,
         jobs=jobs,
+        engine=engine,
+        ray_address=ray_address,
         limit=limit,
         request=request,
         hull=hull,

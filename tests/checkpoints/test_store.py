@@ -261,8 +261,8 @@ def test_a_failed_write_leaves_the_old_model_and_nothing_else(
     if broken == "save_file":
         monkeypatch.setattr(store, "save_file", fail)
     else:
-        monkeypatch.setattr(store.os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
+        monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError, match="free some space"):
         save_model(model, saved)
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 

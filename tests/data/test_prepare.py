@@ -238,7 +238,7 @@ def test_a_folder_that_is_no_data_set_is_never_overwritten(structures, write_par
 
 def test_an_output_that_cannot_be_made_is_one_sentence(structures, write_parquet, tmp_path) -> None:
     source = write_parquet({"low": arrays(structures["low"])})
-    with pytest.raises(InputError, match="Not a directory"):
+    with pytest.raises(InputError, match="is a file; choose another place"):
         prepare(source, source / "out", jobs=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == [source.name]
 

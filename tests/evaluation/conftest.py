@@ -123,10 +123,10 @@ def metal_reference(tmp_path: Path) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Single points in this process: to start another and load torch there takes seconds."""
+    from crystalsmith.engine.run import Engine, run
     from crystalsmith.evaluation.potential import single_points
 
-    def run(start, arguments, tasks, jobs, time_limit):
-        job = start(*arguments)
-        return ((number, "", job(task)) for number, task in enumerate(tasks))
+    def here(begin, tasks, engine, arguments, time_limit):
+        return run(begin, tasks, Engine(1), arguments=arguments)
 
-    monkeypatch.setattr(single_points, "supervised", run)
+    monkeypatch.setattr(single_points, "run", here)

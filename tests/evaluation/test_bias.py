@@ -7,6 +7,7 @@ import pytest
 from tests.evaluation.conftest import GOLD_ERROR, metals
 from typer.testing import CliRunner
 
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import described
 from crystalsmith.evaluation.potential.bias import (
@@ -88,7 +89,7 @@ def test_the_error_of_gold_is_measured_kept_and_flagged(metal_reference, in_proc
     biases["Au"] = ElementBias(-0.18, 0.01, 0.1, 3)
     samples = [Sample(name, *metals()[name]) for name in ("cu", "cuau")]
     samples.append(Sample("salt", np.array([[0, 0, 0], [0.5, 0.5, 0.5]]), 4.0 * np.eye(3), np.array([11, 17])))
-    crystals = described(samples, 1)
+    crystals = described(samples, Engine())
     flagged = flag_biased(crystals, biases)
     assert [c.biased_elements for c in crystals] == [(), ("Au",), ()]
     assert flagged["crystals"]["count"] == 1

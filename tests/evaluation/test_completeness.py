@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from tests.evaluation.conftest import CORNERS, write_cifs
 
+from crystalsmith.engine.run import Engine
 from crystalsmith.evaluation.judge import described
 from crystalsmith.evaluation.reference.completeness import completeness, survey
 from crystalsmith.evaluation.reference.hull import Hull
@@ -44,7 +45,7 @@ def test_a_system_of_many_elements_is_not_told_at_length() -> None:
 def test_a_survey_counts_each_system_and_sub_system_once() -> None:
     cell = 4.0 * np.eye(3)
     samples = [Sample(str(k), CORNERS, cell, np.array(numbers)) for k, numbers in enumerate([[3, 8], [3, 8], [8, 26]])]
-    crystals = described(samples, 1)
+    crystals = described(samples, Engine())
     found = survey(crystals, HULL, NAMES.__getitem__)
     assert found["chemical_systems"] == 2
     assert found["binaries"] == {"count": 1, "of": 2}

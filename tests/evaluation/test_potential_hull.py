@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.evaluation.conftest import GOLD_ERROR, emt_energy, metals
 
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.potential.hull import potential_hull
 from crystalsmith.evaluation.potential.potentials import Potential, find_potential
@@ -64,7 +65,9 @@ def test_the_errors_of_the_potential_cancel(tmp_path, metal_reference) -> None:
 def test_energies_are_kept_through_interruptions_and_only_the_rest_is_computed(metal_reference, in_process) -> None:
     reference = Reference.open(metal_reference)
     told: list[str] = []
-    limited = potential_hull([(29, 79)], reference, Energies(reference, EMT, None), 1, limit=3, announce=told.append)
+    limited = potential_hull(
+        [(29, 79)], reference, Energies(reference, EMT, None), Engine(), limit=3, announce=told.append
+    )
     assert "3 single points" in told[0]
     assert "1 more left out by the limit" in told[0]
     # Elements first, then what lies lowest by its label.
@@ -76,7 +79,7 @@ def test_energies_are_kept_through_interruptions_and_only_the_rest_is_computed(m
     lines = file.read_text().splitlines()
     assert len(lines) == 4
     file.write_text("\n".join([*lines[:-1], lines[-1][:30]]))  # killed while it wrote the last line
-    whole = Energies(reference, EMT, None).compute(range(4), 1)
+    whole = Energies(reference, EMT, None).compute(range(4), Engine())
     assert (whole.known, whole.computed) == (2, 2)
     assert len(file.read_text().splitlines()) == 5
     for row, point in whole.by_row.items():
@@ -84,7 +87,7 @@ def test_energies_are_kept_through_interruptions_and_only_the_rest_is_computed(m
 
     file.write_text(lines[0] + "\nnonsense\n")
     with pytest.raises(InputError, match="delete it"):
-        Energies(reference, EMT, None).compute(range(4), 1)
+        Energies(reference, EMT, None).compute(range(4), Engine())
 
 
 def test_another_version_of_a_potential_has_a_file_of_its_own(metal_reference, monkeypatch) -> None:
@@ -105,7 +108,7 @@ def test_an_element_without_structure_stands_at_the_labelled_energy(tmp_path, in
     kwargs = {"hull": tmp_path / "hull.csv", "corrections": "none", "elemental_energies": tmp_path / "elements.json"}
     build_reference([tmp_path / "a.extxyz"], tmp_path / "ref", **kwargs)
     reference = Reference.open(tmp_path / "ref")
-    found = potential_hull([(29, 79)], reference, Energies(reference, EMT, None), 1)
+    found = potential_hull([(29, 79)], reference, Energies(reference, EMT, None), Engine())
     assert found.elements_from_labels == ("Au",)
     assert found.hull.distance({79: 1.0}, 0.0).energy_above_hull == 0.0
     assert found.hull.distance({29: 1.0}, 0.0).hull_energy == pytest.approx(

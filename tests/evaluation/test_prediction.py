@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from crystalsmith.cli.main import app
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.prediction.score import SETTINGS, Scored, assign, displacement, score, summarise
 from crystalsmith.evaluation.structures import Sample, failed
@@ -108,7 +109,7 @@ def test_swapped_polymorphs_are_found_by_metre_alone() -> None:
     made = [sample("x0", other, target="one"), sample("x1", one, target="other")]
     rule, made_for = assign(made, truth)
     assert (rule, made_for) == ("target", [[0], [1]])
-    found = summarise(score(made, truth, made_for, jobs=2), [1])["1"]
+    found = summarise(score(made, truth, made_for, engine=Engine(2)), [1])["1"]
     assert found["match_rate"]["count"] == 0
     assert found["rmse"]["of"] == 0
     assert found["crmse"]["mean"] == STOL

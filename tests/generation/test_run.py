@@ -19,7 +19,7 @@ from crystalsmith.generation import folder as folder_module
 from crystalsmith.generation import run
 from crystalsmith.generation.describe import COLUMNS
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.signals import Stopped, StopSignals
+from crystalsmith.signals import Stopped, StopSignals
 
 NUM, BATCH = 14, 4
 
@@ -120,14 +120,14 @@ def test_killed_at_any_write_the_files_are_valid_and_resume_completes_them(
         count += 1
         if count > writes:
             text = Path(source).read_bytes()
-            Path(source).write_bytes(text[: len(text) // 2])
+            Path(source).with_name(".left.0123456789ab.writing").write_bytes(text[: len(text) // 2])
             raise Killed
         real(source, target)
 
-    monkeypatch.setattr(folder_module.os, "replace", fragile)
+    monkeypatch.setattr(os, "replace", fragile)
     with pytest.raises(Killed):
         generate(out, options)
-    monkeypatch.setattr(folder_module.os, "replace", real)
+    monkeypatch.setattr(os, "replace", real)
     if writes > 2:
         assert_valid(out)
     done = manifest(out)["counts"].get("finished", 0) if writes else 0

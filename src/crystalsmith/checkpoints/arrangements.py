@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from crystalsmith.checkpoints.store import check_state, write_atomically
+from crystalsmith.checkpoints.store import check_state, write_tensors
 from crystalsmith.errors import InputError
 from crystalsmith.network.arrangements import ArrangementNetwork, ArrangementSizes, Candidates
 from crystalsmith.symmetry.wyckoff import Template, Templates
@@ -122,7 +121,7 @@ def orders(counts: Sequence[int]) -> list[tuple[int, ...]]:
 
 def save_arrangements(found: Arrangements, path: Path) -> None:
     """Write weights in half precision, and the vocabulary."""
-    state: dict[str, Tensor] = {k: x.detach().cpu().half().contiguous() for k, x in found.network.state_dict().items()}
+    state: dict[str, Tensor] = {k: x.half() for k, x in found.network.state_dict().items()}
     sizes = found.network.sizes
     about = {
         "sizes": [sizes.width, sizes.hidden, sizes.rank],
@@ -131,7 +130,7 @@ def save_arrangements(found: Arrangements, path: Path) -> None:
         "training": dict(found.training),
     }
     metadata = {"format": FORMAT, "about": json.dumps(about, separators=(",", ":"))}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=metadata))
+    write_tensors(path, state, metadata)
 
 
 def load_arrangements(path: Path) -> Arrangements:

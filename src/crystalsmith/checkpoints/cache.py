@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
+
+from crystalsmith.errors import InputError
+from crystalsmith.files import make_folder, replace_text
 
 HUB_PREFIX = "hf:"
 _COMPLETE = ("config.json", "model.safetensors")
@@ -37,13 +41,9 @@ def remember_import(folder: Path) -> None:
     """Note a folder for :func:`imported_models`; a cache that cannot be written is no error."""
     path = _list_path()
     folders = sorted({*_read_list(), str(folder.resolve())})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(folders, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(InputError):
+        make_folder(path.parent)
+        replace_text(path, json.dumps(folders, indent=1) + "\n")
 
 
 def _is_model(folder: Path) -> bool:

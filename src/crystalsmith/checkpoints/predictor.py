@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from crystalsmith.checkpoints.store import CARD, CONFIG, WEIGHTS, check_state, read_config, write_atomically
+from crystalsmith.checkpoints.store import CARD, CONFIG, WEIGHTS, check_state, read_config, write_tensors
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
+from crystalsmith.files import replacing_folder
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
 
@@ -106,9 +107,11 @@ def batch_of(crystals: Sequence[Arrays]) -> CrystalBatch:
 
 
 def save_predictor(predictor: Predictor, folder: Path) -> None:
-    """Write a predictor into a folder; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: x.detach().cpu().contiguous() for name, x in predictor.network.state_dict().items()}
+    """Write a predictor as ``folder``, which is the earlier one or the new one at every moment.
+
+    Raises:
+        InputError: if the disk does not take it.
+    """
     config = {
         "format": FORMAT,
         "network": {"kind": "gemnet-property", **asdict(predictor.network.config)},
@@ -116,9 +119,10 @@ def save_predictor(predictor: Predictor, folder: Path) -> None:
     }
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
     card = f"# Predictor of {predictor.name}\n\nValues are {predictor.note}.\n"
-    write_atomically(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
+    with replacing_folder(folder, keep=lambda _: True) as new:
+        write_tensors(new / WEIGHTS, predictor.network.state_dict(), {"format": "pt"})
+        (new / CONFIG).write_text(text, encoding="utf-8")
+        (new / CARD).write_text(card, encoding="utf-8")
 
 
 def bundled_predictors() -> dict[str, Path]:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +13,47 @@ from safetensors.torch import load_file, save_file
 
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.errors import InputError
+from crystalsmith.files import replacing, replacing_folder, sha256_of
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
 
 
 def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: torch.dtype | None = None) -> None:
-    """Write a model into ``folder``; each file appears whole or not at all.
+    """Write a model as ``folder``, which is the earlier model or the new one at every moment.
 
     Args:
         model: to be written.
-        folder: made if it is missing.
+        folder: made if it is missing; other files in it stay.
         card: text of ``card.md``.
         weights_dtype: precision of the stored floating-point weights, e.g. ``torch.float16``; default as they are.
+
+    Raises:
+        InputError: if the disk does not take it.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(Path(folder), keep=lambda _: True) as new:
+        write_model(model, new, card, weights_dtype)
+
+
+def write_model(model: Model, folder: Path, card: str = "", weights_dtype: torch.dtype | None = None) -> None:
+    """Write the files of a model into a folder; arguments as in :func:`save_model`."""
     state = {
-        # Single numbers, as the mean and spread of labels, are not rounded: 1e-12 would become nothing.
-        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.numel() > 1 else x)
-        .detach()
-        .cpu()
-        .contiguous()
+        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.dim() > 0 else x)
         for name, x in model.network.state_dict().items()
     }
-    write_atomically(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    text = json.dumps(model.config_dict(), indent=1, sort_keys=True) + "\n"
-    write_atomically(folder / CONFIG, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    write_atomically(folder / CARD, lambda path: Path(path).write_text(card, encoding="utf-8"))
+    write_tensors(folder / WEIGHTS, state, {"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(model.config_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file as a whole.
+
+    Raises:
+        InputError: if the disk does not take it.
+    """
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(flat, temporary, metadata=metadata)
 
 
 def read_model(folder: Path, device: torch.device | str = "cpu") -> Model:
@@ -105,38 +114,4 @@ def check_state(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor
 
 def weights_sha256(folder: str | Path) -> str:
     """SHA-256 of the weights file of a model folder, which tells models apart."""
-    digest = hashlib.sha256()
-    with (Path(folder) / WEIGHTS).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, write: Callable[[str], object]) -> None:
-    """Let ``write`` make a file under a temporary name, then give it its own."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        write(str(temporary))
-        temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def appearing_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that takes its name when the block ends well, and vanishes when it does not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if out.is_dir():
-            out.rmdir()
-        os.replace(temporary, out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    return sha256_of(Path(folder) / WEIGHTS)

@@ -6,12 +6,22 @@ import inspect
 import json
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from crystalsmith.errors import InputError
+from crystalsmith.signals import Stopped, StopSignals
+
+EngineOption = Annotated[
+    str,
+    typer.Option(help="Where the work is done: local (processes of this machine) or ray (a cluster; docs/scaling.md)."),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(help="Address of the Ray cluster, as auto or ray://head:10001.", show_default="this machine alone"),
+]
 
 EXIT_INPUT, EXIT_INTERRUPT = 2, 130
 
@@ -25,12 +35,16 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
-            return super().invoke(ctx)
+            with StopSignals("SIGTERM", "SIGHUP"):
+                return super().invoke(ctx)
         except InputError as error:
             if os.environ.get("CRYSTALSMITH_DEBUG") == "1":
                 raise
             print(f"crystalsmith: {error}", file=sys.stderr)
             raise typer.Exit(EXIT_INPUT) from None
+        except Stopped as stopped:
+            print(f"crystalsmith: ended by {stopped}; what was finished is kept", file=sys.stderr)
+            raise typer.Exit(stopped.exit_code) from None
         except KeyboardInterrupt:
             print("crystalsmith: interrupted", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPT) from None

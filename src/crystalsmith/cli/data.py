@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalsmith.cli._shared import Commands, examples, print_json
+from crystalsmith.cli._shared import Commands, EngineOption, RayOption, examples, print_json
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def prepare(
         str, typer.Option(help="Partly occupied sites: refuse the row, or take the largest occupancy of each site.")
     ] = "refuse",
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 for all cores.")] = 0,
+    engine: EngineOption = "local",
+    ray_address: RayOption = None,
     limit: Annotated[int, typer.Option(help="Read only this many rows; 0 for all.")] = 0,
     name: Annotated[str, typer.Option(help="Name of the data set; that of the folder by default.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier prepared data set.")] = False,
@@ -101,6 +103,8 @@ def prepare(
         split_fractions=_fractions(split_fractions),
         drop_duplicates=drop_duplicates,
         jobs=jobs or None,
+        engine=engine,
+        ray_address=ray_address,
         limit=limit or None,
         name=name or None,
         overwrite=overwrite,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import EngineOption, RayOption, examples, print_json
 
 EPILOG = examples(
     "crystalsmith evaluate crystals",
@@ -107,6 +107,8 @@ def evaluate(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     jobs: Annotated[int, typer.Option(help="Worker processes of one thread; 0 for all cores.")] = 0,
+    engine: EngineOption = "local",
+    ray_address: RayOption = None,
     limit: Annotated[int, typer.Option(help="Judge only the first so many; 0 for all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
 ) -> None:
@@ -145,7 +147,9 @@ def evaluate(
         hull_limit=hull_limit,
         held_out=held_out,
         resume=resume,
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs or (0 if engine == "ray" else os.cpu_count() or 1),
+        engine=engine,
+        ray_address=ray_address,
         limit=limit or None,
     )
     if as_json:

@@ -107,3 +107,4 @@ def finetune(
     if outcome.best["total"] is not None:
         typer.echo(f"Best validation loss {outcome.best['total']:.4g} at step {outcome.best['step']:,}.")
     typer.echo(f"Model: {out / ('best' if outcome.best['total'] is not None else 'last')}")
+    raise typer.Exit(outcome.exit_code)

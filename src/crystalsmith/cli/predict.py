@@ -31,12 +31,12 @@ def predict(
     from crystalsmith.evaluation.prediction.property import predicted_rows
     from crystalsmith.evaluation.report.results import csv_text
     from crystalsmith.evaluation.structures import read_samples
-    from crystalsmith.files import write_atomically
+    from crystalsmith.files import replace_text
 
     predictor = load_predictor(model)
     rows = predicted_rows(predictor, read_samples(structures))
     place = out or structures.with_name(f"{structures.stem}-{predictor.name}.csv")
-    write_atomically(place, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
+    replace_text(place, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
     known = sum(row[predictor.name] is not None for row in rows)
     if as_json:
         print_json(

@@ -107,6 +107,7 @@ def bias(
     import os
     import sys
 
+    from crystalsmith.engine.run import Engine
     from crystalsmith.evaluation.potential.bias import measure_bias
     from crystalsmith.evaluation.reference.known import Reference
 
@@ -115,7 +116,7 @@ def bias(
         potential,
         energy_scale,
         rows,
-        jobs or os.cpu_count() or 1,
+        Engine(jobs or os.cpu_count() or 1),
         seed,
         lambda text: print(text, file=sys.stderr, flush=True),
     )

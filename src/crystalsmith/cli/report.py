@@ -33,7 +33,7 @@ def report(
 
     from crystalsmith.evaluation.report.page import comparison
     from crystalsmith.evaluation.run import FORMAT
-    from crystalsmith.files import write_atomically
+    from crystalsmith.files import replace_text
 
     loaded = []
     for run in runs:
@@ -55,5 +55,5 @@ def report(
             f"{told['crystals']} crystals, {told['state']}, in {submission}; fill in what disclosure.json leaves open."
         )
         return
-    write_atomically(out, comparison(loaded, [str(run) for run in runs]))
+    replace_text(out, comparison(loaded, [str(run) for run in runs]))
     print(f"{len(runs)} evaluations side by side in {out}.")

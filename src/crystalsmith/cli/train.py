@@ -113,11 +113,13 @@ def train(
     if outcome.best["total"] is not None:
         typer.echo(f"Best validation loss {outcome.best['total']:.4g} at step {outcome.best['step']:,}: {out / 'best'}")
     typer.echo(f"Model: {out / 'last'}")
+    raise typer.Exit(outcome.exit_code)
 
 
 def _predictor(
     data: Path, out: Path, properties: list[str], recipe: Path | None, overrides: list[str], resume: bool, quiet: bool
 ) -> None:
+    from crystalsmith.signals import exit_code
     from crystalsmith.training.log import duration
     from crystalsmith.training.predictor import property_recipe, train_predictor
 
@@ -133,9 +135,11 @@ def _predictor(
             f"Mean absolute error on validation crystals {fitted.mae:.4g}; saying the mean, {fitted.baseline:.4g}."
         )
     typer.echo(f"Predictor: {out / 'best'}")
+    raise typer.Exit(exit_code(fitted.signum if fitted.interrupted else None))
 
 
 def _arrangements(data: Path, out: Path, options: list[str], recipe: Path | None, resume: bool, quiet: bool) -> None:
+    from crystalsmith.signals import exit_code
     from crystalsmith.training.arrangements import train_arrangements
     from crystalsmith.training.log import duration
 
@@ -149,6 +153,7 @@ def _arrangements(data: Path, out: Path, options: list[str], recipe: Path | None
             f"for {learned.likeliest:.1%} it is the likeliest (the commonest of their counts: {learned.by_counts:.1%})."
         )
     typer.echo(f"Arrangements: {out}, for generate --templates")
+    raise typer.Exit(exit_code(learned.signum))
 
 
 def _quoted(value: object) -> str:

@@ -5,7 +5,6 @@ Reading needs NumPy and torch only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -169,7 +169,7 @@ class CrystalDataset:
         """
         for name, expected in self.manifest["sha256"].items():
             file = self.path / name
-            if hash_file(file) != expected:
+            if sha256_of(file) != expected:
                 raise InputError(f"{file} is not as it was written (SHA-256 differs); prepare the data set again.")
 
 
@@ -206,12 +206,3 @@ def _require(file: Path, manifest: Mapping[str, Any], keys: Sequence[str]) -> No
 def _label_file(name: str, facts: Any) -> str:
     """The file of a label, without its ending."""
     return str(facts.get("file", name)) if isinstance(facts, Mapping) else name
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

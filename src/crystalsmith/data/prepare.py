@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import csv
 import os
-import secrets
-import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.data.filters import Prepared, Rules, prepare_chunk
+from crystalsmith.data.filters import Rules, prepare_chunk
 from crystalsmith.data.labels import parse_label_kinds
 from crystalsmith.data.readers import Source, open_source
 from crystalsmith.data.rows import SPLITS, Chunk, Refused
 from crystalsmith.data.writer import AboveHull, Collected, write_dataset
 from crystalsmith.elements import ALLOWED, SYMBOLS
+from crystalsmith.engine.run import Engine, in_order
 from crystalsmith.errors import InputError
+from crystalsmith.files import replace_text, replacing_folder
+from crystalsmith.locks import locked
 from crystalsmith.progress import metered
 
 CHUNK = 1000
@@ -49,6 +48,8 @@ def prepare(
     split_fractions: tuple[float, float, float] = DEFAULT_FRACTIONS,
     drop_duplicates: bool = False,
     jobs: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -73,6 +74,7 @@ def prepare(
             decides, so a material has the same split in every selection).
         drop_duplicates: drop rows whose id or structure came before, instead of only counting them.
         jobs: worker processes (default: all cores); the result does not depend on it.
+        engine, ray_address: see :class:`crystalsmith.engine.run.Engine`; ``jobs`` are the most actors then.
         limit: read only this many rows.
         overwrite: replace an earlier prepared data set at ``output``.
         progress: show a progress bar where there is a terminal.
@@ -96,6 +98,7 @@ def prepare(
         raise InputError(f"The number of worker processes must be at least 1, not {jobs}.")
     if limit is not None and limit < 1:
         raise InputError(f"The limit must be at least 1 row, not {limit}.")
+    where = Engine(jobs or (0 if engine == "ray" else os.cpu_count() or 1), engine, ray_address)
     target = Path(output)
     _check_output(target, overwrite)
     settings = _settings(rules, drop_duplicates, limit)
@@ -105,11 +108,10 @@ def prepare(
     if above_hull is not None:
         rules = replace(rules, max_energy_above_hull=None)
         settings["energy_above_hull"] = "computed"
-    scratch = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
-    try:
-        source = open_source(input, disorder)
-        scratch.mkdir(parents=True)
-        collected = _collect(source, rules, scratch / LEDGER, jobs or os.cpu_count() or 1, limit, progress)
+    source = open_source(input, disorder)
+    with locked(target, "crystalsmith data prepare", beside=True), replacing_folder(target) as scratch:
+        _check_output(target, overwrite)  # another process may have made it meanwhile
+        collected = _collect(source, rules, scratch / LEDGER, where, limit, progress)
         with _ledger(scratch / LEDGER) as write:
             write(collected.settle_labels(kinds, rules.max_energy_above_hull))
         if above_hull is not None:
@@ -122,14 +124,7 @@ def prepare(
             raise InputError(_nothing_kept(source, collected.dropped, scratch / LEDGER, target))
         collected.files_left_out = [asdict(one) for one in getattr(source, "files_left_out", [])]
         collected.left_out = dict(getattr(source, "left_out", {}))
-        manifest = write_dataset(collected, scratch, name or target.name, source.path, settings)
-        _install(scratch, target)
-    except OSError as error:
-        where = target if error.filename is None or str(scratch) in str(error.filename) else error.filename
-        raise InputError(f"Preparing {target} failed at {where}: {error.strerror}; mend that and try again.") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return manifest
+        return write_dataset(collected, scratch, name or target.name, source.path, settings)
 
 
 def _rules(
@@ -187,25 +182,16 @@ def _check_output(target: Path, overwrite: bool) -> None:
         raise InputError(f"{target} is not a prepared data set, so it is not overwritten; choose another folder.")
 
 
-def _install(scratch: Path, target: Path) -> None:
-    """Put the finished folder in its place; an earlier one leaves only when the new one is complete."""
-    if not target.exists():
-        scratch.rename(target)
-        return
-    old = scratch.with_suffix(".old")
-    target.rename(old)
-    scratch.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _collect(source: Source, rules: Rules, ledger: Path, jobs: int, limit: int | None, progress: bool) -> Collected:
+def _collect(
+    source: Source, rules: Rules, ledger: Path, engine: Engine, limit: int | None, progress: bool
+) -> Collected:
     chunks = source.chunks(CHUNK) if limit is None else _limited(source, limit)
     total = source.num_rows if limit is None or source.num_rows is None else min(limit, source.num_rows)
     if total is not None:
-        jobs = max(1, min(jobs, -(-total // CHUNK)))
+        engine = engine.at_most(-(-total // CHUNK))
     collected = Collected()
     with _ledger(ledger, header=True) as write, metered("preparing", total, "rows", progress) as advance:
-        for prepared in _map(chunks, rules, jobs):
+        for prepared in in_order(partial(prepare_chunk, rules=rules), chunks, engine):
             write(prepared.refused)
             if prepared.noted:
                 with _ledger(ledger.with_name(NOTES), header=not collected.noted) as note:
@@ -221,34 +207,6 @@ def _limited(source: Source, limit: int) -> Iterator[Chunk]:
     if limit % size:
         # The rest of a chunk is cut off by reading in smaller ones; limits are for trying things out.
         yield from islice(source.chunks(limit % size), limit // (limit % size), limit // (limit % size) + 1)
-
-
-def _map(chunks: Iterator[Chunk], rules: Rules, jobs: int) -> Iterator[Prepared]:
-    """Prepared chunks in the order of the input, with only a few on their way at any time."""
-    if jobs == 1:
-        for chunk in chunks:
-            yield prepare_chunk(chunk, rules)
-        return
-    waiting: deque[Future[Prepared]] = deque()
-    try:
-        # Fresh processes: forking one that has used Arrow or torch threads can hang.
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-            for chunk in chunks:
-                waiting.append(pool.submit(prepare_chunk, chunk, rules))
-                if len(waiting) > 2 * jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "A worker process ended unexpectedly: the machine may be short of memory, or a script calls prepare() "
-            "outside 'if __name__ == \"__main__\":'; mend that or use one job."
-        ) from error
-
-
-def _one_thread() -> None:
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"
 
 
 @contextmanager
@@ -272,7 +230,7 @@ def _nothing_kept(source: Source, dropped: Counter[str], ledger: Path, target: P
     with ledger.open(encoding="utf-8", newline="") as file:
         rows = list(islice(csv.reader(file), 1, 2))
     saved = target.with_name(f"{target.name}.{LEDGER}")
-    os.replace(ledger, saved)
+    replace_text(saved, ledger.read_text(encoding="utf-8"))
     reasons = ", ".join(f"{reason} {n}" for reason, n in dropped.most_common())
     first = f"row {rows[0][0]} ({rows[0][1]}): {rows[0][3]}"
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -142,21 +141,3 @@ class Heard:
             print(f"{path}: {word.replace('_', ' ')} in {len(details)} crystals ({details[0]}).", file=sys.stderr)
         for left in getattr(self._source, "files_left_out", []):
             print(f"{path}: {left.count} files were not read: {left.what}, such as {left.example}.", file=sys.stderr)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder in order of their names."""
-    digest = hashlib.sha256()
-    if path.is_file():
-        _feed(digest, path)
-        return digest.hexdigest()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(str(file.relative_to(path)).encode() + b"\0")
-        _feed(digest, file)
-    return digest.hexdigest()
-
-
-def _feed(digest: Any, path: Path) -> None:
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)

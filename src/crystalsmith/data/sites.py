@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.data.dataset import CrystalDataset
+from crystalsmith.engine.run import Engine, in_order
 from crystalsmith.errors import InputError
+from crystalsmith.files import replace_text, replacing
+from crystalsmith.locks import locked
 
 if TYPE_CHECKING:
     from crystalsmith.symmetry.wyckoff import Arranged
@@ -114,6 +116,11 @@ def find_sites(
     Returns:
         Crystals with more symmetry than their lattice, and templates.
     """
+    with locked(dataset.path, "crystalsmith data symmetry"):
+        return _find_sites(dataset, jobs, source, progress)
+
+
+def _find_sites(dataset: CrystalDataset, jobs: int, source: str, progress: Callable[[int], None]) -> tuple[int, int]:
     from crystalsmith.symmetry.wyckoff import count_templates, free_sites
 
     found = arranged(dataset, dataset.rows(), jobs, progress)
@@ -130,8 +137,9 @@ def find_sites(
     counted = [found[row] for row in dataset.rows("train")]
     templates = count_templates(counted, source or f"training crystals of {dataset.path.name}")
     arrays = {name: getattr(table, name) for name in SiteTable.__dataclass_fields__}
-    _write(dataset.path / FILE, lambda path: np.savez_compressed(path, **arrays))
-    _write(dataset.path / TEMPLATES, lambda path: path.write_text(templates.to_json(), encoding="utf-8"))
+    with replacing(dataset.path / FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    replace_text(dataset.path / TEMPLATES, templates.to_json())
     return sum(order > 1 for order in orders), len(templates.counts)
 
 
@@ -142,19 +150,18 @@ def arranged(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[Arranged | None]:
     """The symmetry of some crystals of a data set; arguments as in :func:`find_sites`."""
-    tasks = [(dataset, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK)]
+    tasks = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+    engine = Engine(jobs or os.cpu_count() or 1).at_most(-(-len(rows) // _CHUNK))
     found: list[Arranged | None] = []
-    with ProcessPoolExecutor(jobs or os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        for part in pool.map(_find_some, tasks):
-            found += part
-            progress(len(part))
+    for part in in_order(partial(_find_some, dataset), tasks, engine):
+        found += part
+        progress(len(part))
     return found
 
 
-def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged | None]:
+def _find_some(dataset: CrystalDataset, rows: NDArray[np.int64]) -> list[Arranged | None]:
     from crystalsmith.symmetry.wyckoff import template_of
 
-    dataset, rows = task
     found = []
     for row in rows:
         atoms = slice(dataset.offsets[row], dataset.offsets[row + 1])
@@ -166,12 +173,3 @@ def _find_some(task: tuple[CrystalDataset, NDArray[np.int64]]) -> list[Arranged 
 def _identity_first(rotations: NDArray[np.int64]) -> NDArray[np.int64]:
     identity = (rotations == np.eye(3, dtype=np.int64)).all((1, 2))
     return rotations[np.argsort(~identity, kind="stable")]
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import crystalsmith
-from crystalsmith.data.dataset import FORMAT, SPLIT_CODES, hash_file
+from crystalsmith.data.dataset import FORMAT, SPLIT_CODES
 from crystalsmith.data.filters import Prepared
 from crystalsmith.data.labels import Column, Reading
-from crystalsmith.data.readers import sha256_of
 from crystalsmith.data.rows import Refused
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
+from crystalsmith.files import replace_text, sha256_of
 
 AboveHull = Callable[[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]], NDArray[np.float64]]
 """From atomic numbers ``(N,)``, numbers of atoms ``(C,)`` and formation energies ``(C,)`` to eV/atom above a hull."""
@@ -263,11 +262,9 @@ def write_dataset(
         "columns": {reading.name: reading.facts() for reading in collected.columns},
         "columns_left_out": collected.left_out,
         "files_left_out": collected.files_left_out,
-        "sha256": {file: hash_file(folder / file) for file in files},
+        "sha256": {file: sha256_of(folder / file) for file in files},
     }
-    temporary = folder / "manifest.json.part"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "manifest.json")
+    replace_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 

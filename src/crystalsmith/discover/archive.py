@@ -10,7 +10,7 @@ from typing import Any
 
 from crystalsmith.discover.candidate import STAGES, Candidate, State
 from crystalsmith.evaluation.report.results import rounded
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 from crystalsmith.formats import cif_text, symmetric_cif_text
 from crystalsmith.symmetry.groups import symmetrise
 
@@ -98,13 +98,13 @@ class Archive:
         place.mkdir(exist_ok=True)
         assert candidate.raw is not None
         assert candidate.relaxed is not None
-        write_atomically(place / f"{candidate.name}-raw.cif", cif_text(f"{candidate.name}-raw", *candidate.raw))
+        replace_text(place / f"{candidate.name}-raw.cif", cif_text(f"{candidate.name}-raw", *candidate.raw))
         text = cif_text(f"{candidate.name}-relaxed", *candidate.relaxed)
-        write_atomically(place / f"{candidate.name}-relaxed.cif", text)
+        replace_text(place / f"{candidate.name}-relaxed.cif", text)
         symmetric = symmetrise(*candidate.relaxed, SYMPREC)
         if symmetric is not None:
             text = symmetric_cif_text(f"{candidate.name}-symmetrised", symmetric)
-            write_atomically(place / f"{candidate.name}-symmetrised.cif", text)
+            replace_text(place / f"{candidate.name}-symmetrised.cif", text)
 
 
 def ranked(state: State) -> list[Candidate]:
@@ -132,7 +132,7 @@ def write_table(file: Path, state: State, properties: Sequence[str]) -> None:
     for candidate in [*order, *rest]:
         row = row_of(candidate, place.get(candidate.number))
         writer.writerow([rounded(row.get(name)) for name in columns])
-    write_atomically(file, buffer.getvalue())
+    replace_text(file, buffer.getvalue())
 
 
 def row_of(candidate: Candidate, rank: int | None = None) -> dict[str, Any]:

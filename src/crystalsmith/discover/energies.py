@@ -21,7 +21,7 @@ from crystalsmith.evaluation.matching import formula_key
 from crystalsmith.evaluation.reference.energies import read_energies
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.results import rounded
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 TABLE, FACTS = "reranked.csv", "reranked.json"
 
@@ -100,9 +100,9 @@ def compare(out: Path, file: Path, corrections: str | None) -> Compared:
             "None of the energies belongs to an accepted candidate; the ids must be those of candidates.csv."
         )
     rows.sort(key=lambda row: row["energy_above_hull"])
-    write_atomically(out / TABLE, _text(rows))
+    replace_text(out / TABLE, _text(rows))
     found = _compared(rows, len(best) - len(rows), wish.hull_limit)
-    write_atomically(out / FACTS, json.dumps(asdict(found), indent=1) + "\n")
+    replace_text(out / FACTS, json.dumps(asdict(found), indent=1) + "\n")
     return found
 
 

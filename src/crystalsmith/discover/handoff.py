@@ -26,7 +26,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.potentials import HUBBARD_U
 from crystalsmith.evaluation.report.results import rounded
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 Texts = dict[str, str]
 """File name to text."""
@@ -66,8 +66,8 @@ def export(out: Path, to: str, top: int, place: Path | None = None) -> tuple[Pat
     place.mkdir(parents=True, exist_ok=True)
     for name, text in FORMATS[to](best).items():
         (place / name).parent.mkdir(exist_ok=True)
-        write_atomically(place / name, text)
-    write_atomically(place / "index.csv", _index(best))
+        replace_text(place / name, text)
+    replace_text(place / "index.csv", _index(best))
     return place, len(best)
 
 

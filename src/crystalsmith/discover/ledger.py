@@ -14,7 +14,7 @@ from typing import Any
 from crystalsmith.discover.wish import Limits, Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.results import finite
-from crystalsmith.files import append_line, read_lines, write_atomically
+from crystalsmith.files import append_line, read_lines, replace_text
 
 FORMAT = "crystalsmith-discovery-1"
 LEDGER = "ledger.jsonl"
@@ -87,7 +87,7 @@ class Folder:
     def update(self, **values: Any) -> None:
         """Change keys of the manifest and write it."""
         self.manifest |= values
-        write_atomically(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
+        replace_text(self.path / MANIFEST, json.dumps(self.manifest, indent=1) + "\n")
 
     def add(self, line: dict[str, Any]) -> dict[str, Any]:
         """Put a line on disk, and return it as it would be read back."""

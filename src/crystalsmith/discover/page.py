@@ -17,7 +17,7 @@ from crystalsmith.evaluation.matching import formula_key
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.page import asset, compact, element_shares, fill
 from crystalsmith.evaluation.report.results import finite, rounded
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 PAGE = "discover.html"
 
@@ -46,7 +46,7 @@ def write_page(
     folder: Folder, state: State, reference: Reference | None, limits: Limits, properties: Sequence[str], why: str
 ) -> None:
     """Write the page of a run as it stands."""
-    write_atomically(folder.path / PAGE, page(folder.wish, state, reference, limits, properties, why))
+    replace_text(folder.path / PAGE, page(folder.wish, state, reference, limits, properties, why))
 
 
 def page(

@@ -72,7 +72,7 @@ def discover(
     Raises:
         InputError: if the wish cannot run, or the folder cannot be used.
     """
-    from crystalsmith.generation.signals import Stopped, StopSignals
+    from crystalsmith.signals import Stopped, StopSignals
 
     began = time.monotonic()
     folder = _resumed(out, limits) if wish is None else _started(out, wish, limits)

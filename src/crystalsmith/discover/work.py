@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.engine.run import Engine, run
+from crystalsmith.engine.schedule import TIMED_OUT
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.elastic import bulk_modulus
 from crystalsmith.evaluation.potential.potentials import worker_calculator
@@ -72,17 +73,18 @@ class Workshop:
                 yield number, self._job(task)
             return
         limit = self.settings.time_limit + GRACE
-        for number, status, outcome in supervised(start, (self.settings,), tasks, self.jobs, limit):
-            if status == TIMED_OUT:
-                yield number, Outcome(TIMED_OUT, f"more than {limit:g} s", seconds=limit)
-            elif status == CRASHED:
-                yield number, Outcome(CRASHED, "the process ended; the machine may be short of memory")
+        for end in run(start, tasks, Engine(self.jobs), arguments=(self.settings,), time_limit=limit):
+            if end.status:
+                seconds = limit if end.status == TIMED_OUT else 0.0
+                yield end.number, Outcome(end.status, end.detail, seconds=seconds)
             else:
-                yield number, outcome
+                yield end.number, end.value
 
     def _batched(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
         place = {name: number for number, (_, name, _) in enumerate(tasks)}
-        for result in relaxations([(name, name, arrays) for _, name, arrays in tasks], self.settings, self.jobs):
+        for result in relaxations(
+            [(name, name, arrays) for _, name, arrays in tasks], self.settings, Engine(self.jobs)
+        ):
             yield place[result.id], _of_relaxation(result)
 
 

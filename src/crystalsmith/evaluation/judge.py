@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crystalsmith.engine.work import TooSlow, at_most, in_order
+from crystalsmith.engine.limits import TooSlow, at_most
+from crystalsmith.engine.run import Engine, plainly, run
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import Facts, facts_of
 from crystalsmith.evaluation.judged import Judged
@@ -27,14 +28,16 @@ SMACT_LIMIT = 10.0
 """Seconds for the oxidation states of one composition."""
 
 
-def described(samples: Sequence[Sample], jobs: int) -> list[Judged]:
+def described(samples: Sequence[Sample], engine: Engine) -> list[Judged]:
     """Each crystal with its facts; those that cannot be described have failed."""
     chunks = [list(samples[k : k + CHUNK]) for k in range(0, len(samples), CHUNK)]
-    crystals = []
+    crystals: list[Judged] = []
     with metered("describing", len(samples)) as advance:
-        for part in in_order(_describe, chunks, min(jobs, len(samples) // 100)):
-            crystals += part
-            advance(len(part))
+        for part in run(plainly(_describe), chunks, engine.at_most(len(samples) // 100), ordered=True, tries=2):
+            chunk = chunks[part.number]
+            lost = [Judged(sample, failure="not_described", detail=part.detail) for sample in chunk]
+            crystals += lost if part.status else part.value
+            advance(len(chunk))
     return crystals
 
 
@@ -198,7 +201,7 @@ def match(
     crystals: Sequence[Judged],
     arrays: Callable[[Judged], Arrays | None],
     reference: Reference | None,
-    jobs: int,
+    engine: Engine,
 ) -> None:
     """Set which crystals are unique among themselves and novel with respect to the reference.
 
@@ -207,18 +210,19 @@ def match(
     """
     groups: dict[tuple[tuple[int, int], ...], list[tuple[Judged, Arrays]]] = {}
     for crystal in crystals:
-        found = arrays(crystal)
-        if found is not None:
-            groups.setdefault(formula_key(found[2]), []).append((crystal, found))
+        counted = arrays(crystal)
+        if counted is not None:
+            groups.setdefault(formula_key(counted[2]), []).append((crystal, counted))
     novelty = reference is not None and reference.num_structures > 0
     if reference is not None and novelty:
         _of_what(crystals, reference)
     tasks = [_Peers([(c.sample.id, a) for c, a in g], _known(reference, g[0][1])) for g in groups.values()]
     with metered("matching", sum(len(g) for g in groups.values())) as advance:
-        for members, verdicts in zip(
-            groups.values(), in_order(_match, tasks, min(jobs, len(tasks) // 50)), strict=True
-        ):
-            for (crystal, _), verdict in zip(members, verdicts, strict=True):
+        everyone = list(groups.values())
+        for found in run(plainly(_match), tasks, engine.at_most(len(tasks) // 50), tries=2):
+            members = everyone[found.number]
+            lost = [_Verdict("", "", "", "", found.detail)] * len(members)
+            for (crystal, _), verdict in zip(members, lost if found.status else found.value, strict=True):
                 _apply(crystal, verdict, novelty)
             advance(len(members))
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalsmith.engine.work import TooSlow, at_most
+from crystalsmith.engine.limits import TooSlow, at_most
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

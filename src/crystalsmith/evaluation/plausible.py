@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import symbol
-from crystalsmith.engine.work import TooSlow, at_most
+from crystalsmith.engine.limits import TooSlow, at_most
 from crystalsmith.evaluation.contacts import Contacts, contacts, dimensions
 from crystalsmith.geometry import reduce_cell
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import crystalsmith
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.request import Request, judge_request
 from crystalsmith.evaluation.efficiency import efficiency
@@ -26,6 +27,8 @@ from crystalsmith.evaluation.reference.schemes import release_warning
 from crystalsmith.evaluation.report.results import write_results
 from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
 from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
+from crystalsmith.files import make_folder
+from crystalsmith.locks import locked
 
 if TYPE_CHECKING:
     from crystalsmith.evaluation.potential.relaxed import Relaxation
@@ -43,7 +46,8 @@ class Options:
         corrections: correction scheme of these energies.
         relaxation: how to relax; None leaves the crystals as they are.
         resume: go on with the relaxations of an earlier run in the same folder.
-        jobs: worker processes.
+        jobs: worker processes; on a cluster the most actors, 0 for as many as there is room for.
+        engine, ray_address: see :class:`crystalsmith.engine.run.Engine`.
         limit: judge only this many crystals.
         request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
         hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
@@ -58,12 +62,19 @@ class Options:
     relaxation: Relaxation | None = None
     resume: bool = False
     jobs: int = 1
+    engine: str = "local"
+    ray_address: str | None = None
     limit: int | None = None
     request: Request = field(default_factory=Request)
     hull: str = "labels"
     hull_limit: int | None = None
     held_out: Path | None = None
     preset: str = "mattergen"
+
+    @property
+    def where(self) -> Engine:
+        """Where the jobs run."""
+        return Engine(self.jobs, self.engine, self.ray_address)
 
 
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -75,6 +86,11 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     Raises:
         InputError: if an input cannot be used, or energies and reference do not belong together.
     """
+    with locked(out, "crystalsmith evaluate"):
+        return _evaluate(structures, out, options)
+
+
+def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     reference = None if options.reference is None else Reference.open(options.reference)
     if options.energies is not None and options.relaxation is not None:
         raise InputError("Give either --energies or --potential: a crystal has one energy.")
@@ -88,7 +104,7 @@ def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     clock.lap("read")
     crystals, arrays, hull = _judged(samples, out, options, reference, clock)
     rank_by_energy(crystals)
-    match(crystals, arrays, reference, options.jobs)
+    match(crystals, arrays, reference, options.where)
     clock.lap("match")
     control = None
     if options.request.control is not None:
@@ -133,14 +149,14 @@ def _judged(
 ) -> tuple[list[Judged], Callable[[Judged], Arrays | None], dict[str, Any] | None]:
     """The crystals of an input, each judged by itself; the function to the arrays that count; facts of the hull."""
     given = None if options.energies is None else read_energies(options.energies)
-    _make_folder(out)
-    crystals = described(samples, options.jobs)
+    make_folder(out)
+    crystals = described(samples, options.where)
     clock.lap("describe")
     arrays, finished = _as_given, None
     if options.relaxation is not None:
         from crystalsmith.evaluation.potential.relaxation import relax_all
 
-        finished = relax_all(crystals, out, options.relaxation, reference, options.jobs, options.resume)
+        finished = relax_all(crystals, out, options.relaxation, reference, options.where, options.resume)
         arrays = finished.arrays
         clock.lap("relax")
     if given is not None:
@@ -149,7 +165,7 @@ def _judged(
     if reference is not None and reference.num_entries:
         if options.hull == "potential" and options.relaxation is not None and finished is not None:
             hull = place_by_potential(
-                crystals, reference, out, options.relaxation, finished, options.jobs, options.hull_limit
+                crystals, reference, out, options.relaxation, finished, options.where, options.hull_limit
             )
         else:
             hull = place_by_labels(crystals, reference)
@@ -159,7 +175,7 @@ def _judged(
 
         relaxation = options.relaxation
         name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit
-        bulk_moduli(crystals, arrays, out, name, scale, limit, options.jobs, relaxation.device)
+        bulk_moduli(crystals, arrays, out, name, scale, limit, options.where, relaxation.device)
         clock.lap("bulk_modulus")
     return crystals, arrays, hull
 
@@ -200,13 +216,6 @@ class Clock:
         now = time.perf_counter()
         self.laps[name] = round(now - self._last, 3)
         self._last = now
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"The folder {out} cannot be made ({error.strerror}); choose another with --out.") from None
 
 
 def _facts_of_run(structures: Path, options: Options, reference: Reference | None) -> dict[str, Any]:

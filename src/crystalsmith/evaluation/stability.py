@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import composition_of, place_on_hull
 from crystalsmith.evaluation.judged import Judged, system_of
@@ -19,7 +20,7 @@ from crystalsmith.evaluation.potential.relaxed import Finished, Relaxation
 from crystalsmith.evaluation.potential.single_points import Energies
 from crystalsmith.evaluation.reference.completeness import survey
 from crystalsmith.evaluation.reference.known import Reference
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 HULLS = ("labels", "potential")
 """Whose energies a hull is made of."""
@@ -60,7 +61,7 @@ def place_by_potential(
     out: Path,
     relaxation: Relaxation,
     finished: Finished,
-    jobs: int,
+    engine: Engine,
     limit: int | None,
 ) -> dict[str, Any]:
     """Set energies above the hull of the potential's own energies, with those above the labels' hull beside them.
@@ -75,7 +76,7 @@ def place_by_potential(
     judged = [c for c in crystals if c.facts is not None and c.formation_energy is not None]
     systems = sorted({system_of(c) for c in judged})
     energies = Energies(reference, relaxation.potential, relaxation.energy_scale, out, relaxation.device)
-    found = potential_hull(systems, reference, energies, jobs, limit, finished.seconds_per_atom, _announce)
+    found = potential_hull(systems, reference, energies, engine, limit, finished.seconds_per_atom, _announce)
     for crystal in crystals:
         crystal.energy_above_label_hull = crystal.energy_above_hull
         crystal.energy_above_hull, crystal.decomposition = None, ""
@@ -114,4 +115,4 @@ def _write_left_out(file: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     buffer = io.StringIO()
     head = ("id", "composition", "chemical_system", "formation_energy_per_atom", "energy_above_hull", "reason")
     csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
-    write_atomically(file, buffer.getvalue())
+    replace_text(file, buffer.getvalue())

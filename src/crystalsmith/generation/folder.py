@@ -13,7 +13,6 @@ import csv
 import io
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import append_text, make_folder, replace_text, replacing
 from crystalsmith.formats import complete_frames
 from crystalsmith.generation.describe import COLUMNS, GEOMETRIES, Description
+from crystalsmith.locks import is_empty
 from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-generation-1"
 UPDATES: tuple[Update, ...] = ()
 """From each earlier version to the next."""
 
-_TEMPORARY = ".writing"
 
 WHOLE = 4_000_000
 """Bytes up to which a growing file is replaced as a whole for each batch."""
@@ -83,14 +83,11 @@ class OutputFolder:
         refuse_occupied(path)
         head = {"format": FORMAT, "status": "running", "created": now()}
         folder = OutputFolder(path, head | manifest | {"batches": [], "failed": [], "counts": {}})
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            folder.update(status="running")
-            (path / "cif").mkdir()
-        except OSError as error:
-            raise InputError(f"The folder {path} cannot be made ({error.strerror}); choose another place.") from None
-        write_atomically(folder.geometries, "")
-        write_atomically(folder.table, _csv([folder.columns]))
+        make_folder(path)
+        folder.update(status="running")
+        make_folder(path / "cif")
+        replace_text(folder.geometries, "")
+        replace_text(folder.table, _csv([folder.columns]))
         return folder
 
     @staticmethod
@@ -114,8 +111,6 @@ class OutputFolder:
 
     def recover(self) -> int:
         """Cut the files back to the last batch that all of them hold in full, and return :attr:`finished`."""
-        for leftover in self.path.rglob(f"*{_TEMPORARY}"):
-            leftover.unlink(missing_ok=True)
         (self.path / "cif").mkdir(exist_ok=True)
         rows = _intact_rows(self.table, self.columns, self.first)
         text = _read(self.geometries)
@@ -127,10 +122,10 @@ class OutputFolder:
         written = sum(1 for row in kept if row["file"])
         end = frames[written - 1][1] if written else 0
         if text[end:] or not self.geometries.exists():
-            write_atomically(self.geometries, text[:end])
+            replace_text(self.geometries, text[:end])
         table = _csv([self.columns, *(row.values() for row in kept)])
         if table != _read(self.table):
-            write_atomically(self.table, table)
+            replace_text(self.table, table)
         failed = [{"id": row["id"], "reason": row["note"]} for row in kept if not row["file"]]
         valid = sum(1 for row in kept if row["valid"] == "True")
         self.manifest |= {
@@ -161,13 +156,13 @@ class OutputFolder:
         start = self.finished
         for item in described:
             if item.cif:
-                write_atomically(self.path / item.row["file"], item.cif, durable=False)
+                replace_text(self.path / item.row["file"], item.cif, durable=False)
         if films is not None:
             (self.path / "trajectories").mkdir(exist_ok=True)
             for item, film in zip(described, films, strict=True):
                 if not film:
                     continue
-                write_atomically(self.path / trajectory_name(item.row["id"]), film, durable=False)
+                replace_text(self.path / trajectory_name(item.row["id"]), film, durable=False)
         _extend(self.geometries, "".join(item.frame for item in described if item.frame is not None))
         _extend(self.table, _csv([[item.row[c] for c in self.columns] for item in described]))
         add_batch(self.manifest["batches"], [start, stop, round(seconds, 3)])
@@ -197,7 +192,7 @@ class OutputFolder:
     def update(self, **values: Any) -> None:
         """Change keys of the manifest and write it."""
         self.manifest |= values | {"updated": now()}
-        write_atomically(self.path / "manifest.json", json.dumps(self.manifest, indent=1) + "\n")
+        replace_text(self.path / "manifest.json", json.dumps(self.manifest, indent=1) + "\n")
 
     def _holds(self, stop: int, rows: list[dict[str, str]], frames: list[tuple[str, int]]) -> bool:
         """Whether every file of the crystals up to ``stop`` is there."""
@@ -219,7 +214,7 @@ def trajectory_name(crystal: str) -> str:
 
 def is_occupied(path: Path) -> bool:
     """Whether a folder holds anything, apart from a file that a killed run had not finished."""
-    return path.is_dir() and any(not item.name.endswith(_TEMPORARY) for item in path.iterdir())
+    return path.is_dir() and not is_empty(path)
 
 
 def refuse_occupied(path: Path) -> None:
@@ -234,15 +229,6 @@ def refuse_occupied(path: Path) -> None:
         raise InputError(f"The folder {path} is not empty; choose another, or go on with its run by --resume.")
 
 
-def write_atomically(path: Path, text: str, durable: bool = True) -> None:
-    """Replace a file as a whole; ``durable`` waits until the disk has it."""
-    temporary = path.with_name(path.name + _TEMPORARY)
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        _flush(file, durable)
-    os.replace(temporary, path)
-
-
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -253,16 +239,11 @@ def _extend(path: Path, text: str) -> None:
     if not text:
         return
     if path.stat().st_size > WHOLE:
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
-            _flush(file, durable=True)
+        append_text(path, text, durable=True)
         return
-    temporary = path.with_name(path.name + _TEMPORARY)
-    shutil.copyfile(path, temporary)
-    with temporary.open("a", encoding="utf-8", newline="") as file:
-        file.write(text)
-        _flush(file, durable=True)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        shutil.copyfile(path, temporary)
+        append_text(temporary, text)
 
 
 def add_batch(batches: list[list[Any]], batch: list[Any]) -> None:
@@ -284,12 +265,6 @@ def _forget_last(batches: list[list[Any]]) -> None:
         batches[-1] = [last[0], last[1] - last[3], round(last[2] * (1 - share), 3), last[3]]
     else:
         batches.pop()
-
-
-def _flush(file: io.TextIOWrapper, durable: bool) -> None:
-    if durable:
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> str:

@@ -25,9 +25,10 @@ from crystalsmith.generation.request import Request
 from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
 from crystalsmith.generation.shards import BATCH_SIZE as SHARD_BATCH_SIZE
 from crystalsmith.generation.shards import Shard, lineage
-from crystalsmith.generation.signals import Stopped, StopSignals
 from crystalsmith.generation.steering import Steering
+from crystalsmith.locks import locked
 from crystalsmith.models import DEFAULT
+from crystalsmith.signals import Stopped, StopSignals
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -113,25 +114,28 @@ def generate(out: Path, options: Options, *, resume: bool = False, reporter: Rep
     if options.shard is not None:
         _refuse_whole_run(out)
         out, resume = options.shard.folder(out), True
-    resume = resume and is_occupied(out)
-    if not resume:
+    if not (resume and is_occupied(out)):
         refuse_occupied(out)
-    session = _resumed(out, options) if resume else _started(out, options, reporter)
-    with StopSignals() as stop:
-        made = session.folder.finished - session.folder.first
-        reporter.start(len(session.span), made)
-        try:
-            _sample(session, reporter, stop)
-            with stop.shield():
-                session.folder.update(status="complete")
-            signum = None
-        except Stopped as stopped:
-            signum = stopped.signum
-            stop.ignore()
-            session.folder.update(status="stopped")
-        finally:
-            reporter.close()
-        return _summary(session, made, time.perf_counter() - began, signum)
+    with locked(out, "crystalsmith generate"):
+        resume = resume and is_occupied(out)
+        if not resume:
+            refuse_occupied(out)
+        session = _resumed(out, options) if resume else _started(out, options, reporter)
+        with StopSignals() as stop:
+            made = session.folder.finished - session.folder.first
+            reporter.start(len(session.span), made)
+            try:
+                _sample(session, reporter, stop)
+                with stop.shield():
+                    session.folder.update(status="complete")
+                signum = None
+            except Stopped as stopped:
+                signum = stopped.signum
+                stop.ignore()
+                session.folder.update(status="stopped")
+            finally:
+                reporter.close()
+            return _summary(session, made, time.perf_counter() - began, signum)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +22,13 @@ from crystalsmith.checkpoints.arrangements import (
     orders,
     save_arrangements,
 )
-from crystalsmith.checkpoints.store import write_atomically
 from crystalsmith.errors import InputError
+from crystalsmith.files import replace_text
+from crystalsmith.locks import is_empty, locked
 from crystalsmith.network.arrangements import ArrangementNetwork, ArrangementSizes, Candidates
+from crystalsmith.signals import stop_on_signals
 from crystalsmith.symmetry.wyckoff import Arranged, Templates, count_templates
 from crystalsmith.training.log import Console, CsvLog, Row, duration
-from crystalsmith.training.run import stop_on_signals
 
 COLUMNS = ("epoch", "seconds", "train_loss", "val_loss", "val_likeliest")
 
@@ -66,6 +67,7 @@ class Learned:
     likeliest: float
     by_counts: float
     loss: float
+    signum: int | None = None
 
 
 def train_arrangements(
@@ -89,9 +91,9 @@ def train_arrangements(
     from crystalsmith.data.sites import TEMPLATES, arranged
 
     dataset, out = CrystalDataset.open(Path(data)), Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not is_empty(out):
         raise InputError(f"The folder {out} is not empty; choose another.")
-    with Console(quiet) as console, stop_on_signals() as asked_to_stop:
+    with locked(out, "crystalsmith train"), Console(quiet) as console, stop_on_signals() as asked_to_stop:
         found: dict[str, list[Arranged]] = {}
         for split in ("train", "val"):
             rows, done = dataset.rows(split), 0
@@ -105,9 +107,9 @@ def train_arrangements(
         templates = count_templates(found["train"], f"training crystals of {dataset.path.name}")
         if not found["train"]:
             raise InputError(f"No training crystal of {data} has a symmetry that holds together; nothing to learn.")
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / TEMPLATES, lambda path: Path(path).write_text(templates.to_json(), encoding="utf-8"))
-        return _Fit(templates, found["train"], found["val"], settings, out, console).run(asked_to_stop)
+        replace_text(out / TEMPLATES, templates.to_json())
+        learned = _Fit(templates, found["train"], found["val"], settings, out, console).run(asked_to_stop)
+        return replace(learned, signum=asked_to_stop.signum)
 
 
 Group = tuple[int, ...]

@@ -7,13 +7,13 @@ value 0.5, batch 512, no EMA); everything else is a choice by name.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import replace_text
 from crystalsmith.training.settings import assign, read, require, seconds
 
 Precision = Literal["32", "tf32", "bf16-mixed"]
@@ -393,9 +393,7 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write the recipe as YAML, atomically."""
     import yaml
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 RESUME_MAY_CHANGE = ("limits", "hardware", "output", "card")

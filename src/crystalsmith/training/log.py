@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import append_text, replace_text
 from crystalsmith.progress import Face, choose_face
 
 Row = dict[str, float | int | str | None]
@@ -28,9 +28,7 @@ class CsvLog:
     def __init__(self, path: Path, columns: Sequence[str], last_step: int = -1) -> None:
         self.path, self.columns = path, list(columns)
         kept = self._kept_lines(last_step) if last_step >= 0 and path.is_file() else []
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text("".join([_line(self.columns), *kept]), encoding="utf-8", newline="")
-        os.replace(temporary, path)
+        replace_text(path, "".join([_line(self.columns), *kept]))
 
     def _kept_lines(self, last_step: int) -> list[str]:
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -49,8 +47,7 @@ class CsvLog:
         if unknown:
             raise ValueError(f"{self.path.name} has no column {sorted(unknown)}.")
         line = _line([_number(row.get(column)) for column in self.columns])
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            file.write(line)
+        append_text(self.path, line)
 
 
 def _line(cells: Sequence[Any]) -> str:

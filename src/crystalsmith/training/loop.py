@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import save_model
 from crystalsmith.errors import InputError
+from crystalsmith.signals import exit_code
 from crystalsmith.training.card import RunFacts, render_card
 from crystalsmith.training.config import Recipe
 from crystalsmith.training.labels import training_rows
@@ -45,6 +46,7 @@ class Outcome:
     Attributes:
         rank: of the process that tells, 0 for the first.
         interrupted: a signal ended the session before the limits of the recipe did.
+        signum: the signal, where this process got one.
     """
 
     rank: int
@@ -53,6 +55,12 @@ class Outcome:
     crystals: int
     seconds: float
     best: dict[str, Any]
+    signum: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command."""
+        return exit_code(self.signum if self.interrupted else None)
 
 
 class Loop:

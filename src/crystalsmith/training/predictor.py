@@ -20,9 +20,11 @@ from torch import Tensor
 from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
+from crystalsmith.locks import locked
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
+from crystalsmith.signals import stop_on_signals
 from crystalsmith.training.batching import Rows, micro_batches
 from crystalsmith.training.build import denoiser_config, elements_of
 from crystalsmith.training.config import Recipe, load_recipe
@@ -31,7 +33,7 @@ from crystalsmith.training.learner import Learner
 from crystalsmith.training.loader import Step, StepSource, spread
 from crystalsmith.training.log import Console, CsvLog, Row, duration
 from crystalsmith.training.memory import spare_memory
-from crystalsmith.training.run import choose_accelerator, prepare_folder, stop_on_signals
+from crystalsmith.training.run import choose_accelerator, prepare_folder
 from crystalsmith.training.schedule import Limits
 
 DEFAULTS = (
@@ -61,7 +63,7 @@ class Fitted:
         step, crystals, seconds: of the run.
         mae: of the best validation, in the property's unit; None without validation crystals.
         baseline: mean absolute error of saying the mean of the training labels for each of them.
-        interrupted: a signal ended it.
+        interrupted: a signal ended it; ``signum`` says which.
     """
 
     step: int
@@ -70,6 +72,7 @@ class Fitted:
     mae: float | None
     baseline: float | None
     interrupted: bool
+    signum: int | None = None
 
 
 def property_recipe(path: str | Path | None, overrides: Sequence[str]) -> Recipe:
@@ -102,14 +105,15 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
     if coverage.kind not in ("scalar", "log"):
         raise InputError(f"A predictor gives numbers, but {name} is a {coverage.kind}; choose another property.")
     out = Path(out)
-    prepare_folder(out, recipe, resume=False)
-    with Console(quiet) as console, stop_on_signals() as asked_to_stop:
+    with locked(out, "crystalsmith train"), Console(quiet) as console, stop_on_signals() as asked_to_stop:
+        prepare_folder(out, recipe, resume=False)
         console.say(coverage.sentence())
         if coverage.count < FEW_LABELS:
             console.say(f"Warning: only {coverage.count:,} training crystals carry {name}.")
         if coverage.constant:
             console.say(f"Warning: {coverage.constant_sentence()}")
-        return _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
+        fitted = _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
+        return dataclasses.replace(fitted, signum=asked_to_stop.signum)
 
 
 def _sizes(recipe: Recipe) -> GemNetConfig:

@@ -12,11 +12,9 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,9 @@ from crystalsmith.checkpoints.find import find_model
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import read_config
 from crystalsmith.errors import InputError
+from crystalsmith.files import make_folder
+from crystalsmith.locks import is_empty, locked
+from crystalsmith.signals import stop_on_signals
 from crystalsmith.training.build import build_model, denoiser_config, process_config, task_config
 from crystalsmith.training.config import Recipe, load_recipe, refuse_changes, save_recipe
 from crystalsmith.training.labels import FEW_LABELS, Coverage, Labelled, check_labels, kind_of
@@ -55,10 +56,12 @@ def train(data: str | Path, out: str | Path, recipe: Recipe, resume: bool = Fals
     recipe = named(recipe, out.resolve().name)
     with quiet_lightning():
         fabric = make_fabric(recipe)
-        if launching_rank() == 0:
-            check(data, recipe)
+        if launching_rank() != 0:
+            return fabric.launch(_session, data, out, recipe, resume, quiet)
+        check(data, recipe)
+        with locked(out, "crystalsmith train"):
             prepare_folder(out, recipe, resume)
-        return fabric.launch(_session, data, out, recipe, resume, quiet)
+            return fabric.launch(_session, data, out, recipe, resume, quiet)
 
 
 def resume_recipe(out: str | Path, recipe: str | Path | None, overrides: list[str]) -> Recipe:
@@ -112,9 +115,9 @@ def prepare_folder(out: Path, recipe: Recipe, resume: bool) -> None:
     if resume:
         if not (out / RECIPE).is_file():
             raise InputError(f"There is no run to resume in {out}; start it without --resume.")
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+    elif out.exists() and (not out.is_dir() or not is_empty(out)):
         raise InputError(f"{out} is not empty; continue its run with --resume or choose a new folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     save_recipe(recipe, out / RECIPE)
 
 
@@ -203,7 +206,8 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
                 print(f"Warning: {seen.constant_sentence()}", file=sys.stderr)
         loop = Loop(recipe, dataset, fingerprint(dataset.manifest), out, fabric, model, console, asked_to_stop)
         # A run that was killed before its first save has a recipe but no state: it starts over.
-        return loop.run(resume and (out / FILE).is_file())
+        outcome = loop.run(resume and (out / FILE).is_file())
+        return dataclasses.replace(outcome, signum=asked_to_stop.signum)
 
 
 @contextmanager
@@ -229,28 +233,3 @@ def matmul_precision(name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Within the block the first SIGTERM, SIGINT or SIGUSR1 (SLURM's warning) only makes the given function True.
-
-    A second SIGINT interrupts at once.
-    """
-    asked = threading.Event()
-
-    def handle(number: int, _frame: Any) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,7 +6,6 @@ Nothing in it is executed on loading, and it is replaced in one atomic rename.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,24 +13,23 @@ from typing import Any
 from torch import Tensor
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import replacing
 
 FILE = "resume.safetensors"
 FORMAT = 1
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able numbers; an earlier file stays whole until the new one is on disk."""
+    """Write tensors and JSON-able numbers; an earlier file stays whole until the new one is on disk.
+
+    Raises:
+        InputError: if the disk does not take it.
+    """
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.tmp")
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
+    with replacing(path) as temporary:
         save_file(flat, temporary, metadata={"format": str(FORMAT), "state": json.dumps(dict(numbers))})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -136,9 +135,3 @@ def _entries(path: Path, head: bytes) -> list[zipfile.ZipInfo]:
             return archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError):
         raise InputError(f"{path} is a truncated or damaged zip file; copy or download it again.") from None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

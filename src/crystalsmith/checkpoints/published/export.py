@@ -15,8 +15,9 @@ from crystalsmith.checkpoints.published.config import LOG_SCALED
 from crystalsmith.checkpoints.published.layout import PublishedTensor, published_layout
 from crystalsmith.checkpoints.published.mattergen import EXTRA, check_free, our_names
 from crystalsmith.checkpoints.published.names import PREFIX
-from crystalsmith.checkpoints.store import appearing_folder, read_model
+from crystalsmith.checkpoints.store import read_model
 from crystalsmith.errors import InputError
+from crystalsmith.files import replacing_folder
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.denoiser import GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
@@ -304,7 +305,7 @@ def _count(value: Any) -> int:
 def _write_folder(content: dict[str, Any], out: Path) -> None:
     import yaml
 
-    with appearing_folder(out) as temporary:
+    with replacing_folder(out) as temporary:
         (temporary / "config.yaml").write_text(yaml.safe_dump(content["config"]), encoding="utf-8")
         (temporary / "checkpoints").mkdir()
         torch.save(content, temporary / "checkpoints" / "last.ckpt")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.checkpoints.cache import HUB_PREFIX, cached_models, hub_folder
-from crystalsmith.checkpoints.published.ckpt_file import sha256_of
 from crystalsmith.errors import InputError
+from crystalsmith.files import sha256_of
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*"
 _ADDRESS = re.compile(rf"hf:({_PART})/({_PART})/({_PART})(?:@({_PART}))?")
@@ -24,6 +24,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _LICENCES = {"microsoft/mattergen": "MIT"}
 _LAYOUTS = ("checkpoints/{name}/{file}", "{name}/{file}")
 _FILES = ("config.yaml", "checkpoints/last.ckpt")
+
+
+WAIT = 3600.0
+"""Seconds to wait for another process that imports the same model into the user's cache."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,14 @@ def cached_import(address: str) -> Path:
     hub = HubAddress.parse(address)
     if str(hub) not in cached_models():
         try:
-            import_from_hub(address, hub.folder)
+            import_from_hub(address, hub.folder, wait=WAIT)
         except InputError:
             if str(hub) not in cached_models():  # else another process was faster
                 raise
     return hub.folder
 
 
-def import_from_hub(address: str, out: str | Path, name: str | None = None) -> Any:
+def import_from_hub(address: str, out: str | Path, name: str | None = None, wait: float = 0.0) -> Any:
     """Fetch a published model and write it as a model of ours; returns the import's report.
 
     Raises:
@@ -93,7 +97,9 @@ def import_from_hub(address: str, out: str | Path, name: str | None = None) -> A
     origin = {"source": str(hub), "revision": revision}
     origin["hashes"] = "as the hub names the files" if all(verified) else "not known to the hub's cache; not checked"
     licence = _LICENCES.get(hub.repo_id, "see the repository")
-    return import_published(config, checkpoint, out, name=name or hub.name, origin=origin, licence=licence)
+    return import_published(
+        config, checkpoint, Path(out), name=name or hub.name, origin=origin, licence=licence, wait=wait
+    )
 
 
 def fetch(hub: HubAddress) -> tuple[Path, Path, str]:

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from crystalsmith.checkpoints.card import import_card
 from crystalsmith.checkpoints.model import Model, ModelMetadata
-from crystalsmith.checkpoints.published.ckpt_file import locate, read_checkpoint, sha256_of
+from crystalsmith.checkpoints.published.ckpt_file import locate, read_checkpoint
 from crystalsmith.checkpoints.published.config import PublishedConfig, read_published_config
 from crystalsmith.checkpoints.published.layout import PublishedTensor, count_parameters, published_layout
 from crystalsmith.checkpoints.published.names import PREFIX, published_name
-from crystalsmith.checkpoints.store import appearing_folder, save_model, write_atomically
+from crystalsmith.checkpoints.store import write_model, write_tensors
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
+from crystalsmith.files import replacing_folder, sha256_of
+from crystalsmith.locks import locked
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.layers import empty_weights
 
@@ -104,13 +105,26 @@ def import_model(
     check_free(Path(out))
     config_path, path = locate(Path(source), checkpoint)
     name = name or Path(os.path.abspath(source)).name
-    return import_published(config_path, path, out, name=name, origin={"source": str(source)}, licence=licence)
+    return import_published(config_path, path, Path(out), name=name, origin={"source": str(source)}, licence=licence)
 
 
 def import_published(
-    config_path: Path, path: Path, out: str | Path, *, name: str, origin: Mapping[str, Any], licence: str
+    config_path: Path, path: Path, out: Path, *, name: str, origin: Mapping[str, Any], licence: str, wait: float = 0.0
 ) -> ImportReport:
-    """As :func:`import_model`, from the two files themselves; ``origin`` says under "source" where they came from."""
+    """As :func:`import_model`, from the two files themselves.
+
+    Args:
+        origin: says under "source" where they came from.
+        wait: seconds to wait for another process that imports into the same folder.
+    """
+    with locked(out, "crystalsmith models import", beside=True, wait=wait):
+        check_free(out)
+        return _imported(config_path, path, out, name, origin, licence)
+
+
+def _imported(
+    config_path: Path, path: Path, out: Path, name: str, origin: Mapping[str, Any], licence: str
+) -> ImportReport:
     imported, facts = load_published(config_path, path)
     facts |= origin
     source = str(facts.pop("source"))
@@ -122,7 +136,7 @@ def import_published(
         training={"source": source, **_known(report)},
         licence=licence,
     )
-    _write_folder(model, imported.extra, import_card(report.to_dict(), licence), Path(out))
+    _write_folder(model, imported.extra, import_card(report.to_dict(), licence), out)
     return report
 
 
@@ -252,6 +266,6 @@ def _known(report: ImportReport) -> dict[str, Any]:
 
 
 def _write_folder(model: Model, extra: dict[str, Tensor], card: str, out: Path) -> None:
-    with appearing_folder(out) as temporary:
-        save_model(model, temporary, card)
-        write_atomically(temporary / EXTRA, lambda path: save_file(extra, path, metadata={"format": "pt"}))
+    with replacing_folder(out) as new:
+        write_model(model, new, card)
+        write_tensors(new / EXTRA, extra, {"format": "pt"})

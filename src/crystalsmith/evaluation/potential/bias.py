@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.elements import SYMBOLS
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judged import Judged, system_of
 from crystalsmith.evaluation.potential.potentials import Potential
 from crystalsmith.evaluation.potential.single_points import Energies, potential_file
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.statistics import rate
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +73,7 @@ def measure_bias(
     potential: str,
     scale: str | None = None,
     rows: int = 2000,
-    jobs: int = 1,
+    engine: Engine = Engine(),
     seed: int = 0,
     announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def measure_bias(
         )
     chosen = _choose(labels, reference, rows, seed)
     energies = Energies(reference, potential, scale)
-    computed = energies.compute(chosen, jobs, announce=announce)
+    computed = energies.compute(chosen, engine, announce=announce)
     compositions, differences = [], []
     for row, point in sorted(computed.by_row.items()):
         composition = _fractions(reference, row)
@@ -126,7 +127,7 @@ def measure_bias(
         **fitted(compositions, differences),
     }
     file = potential_file(reference, energies.potential, ".bias.json")
-    write_atomically(file, json.dumps(record, indent=1) + "\n")
+    replace_text(file, json.dumps(record, indent=1) + "\n")
     return record | {"file": str(file)}
 
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
-from crystalsmith.errors import InputError
+from crystalsmith.engine.run import Engine, run
+from crystalsmith.engine.schedule import TIMED_OUT
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.potentials import worker_calculator
+from crystalsmith.files import append_line
 from crystalsmith.progress import metered
 
 FILE = "elastic.jsonl"
@@ -134,7 +135,7 @@ def bulk_moduli(
     potential: str,
     scale: str | None,
     time_limit: float,
-    jobs: int,
+    engine: Engine,
     device: str | None = None,
 ) -> dict[str, int]:
     """Set the bulk modulus of every relaxed crystal; each result is kept at once, and used again for the same crystal.
@@ -165,12 +166,13 @@ def bulk_moduli(
     setting = (potential, scale, strains, device)
     with metered("bulk moduli", len(by_key)) as advance:
         advance(len(by_key) - len(tasks))
-        for number, status, result in supervised(_start, setting, tasks, jobs, time_limit):
-            name, key, _ = tasks[number]
-            if status in (TIMED_OUT, CRASHED):
-                what = f"more than {time_limit:g} s" if status == TIMED_OUT else "the process ended"
-                result = Modulus(name, key, None, f"{status}: {what}")
-            _append(file, result)
+        for end in run(_start, tasks, engine, arguments=setting, time_limit=time_limit):
+            name, key, _ = tasks[end.number]
+            result = end.value
+            if end.status:
+                what = f"more than {time_limit:g} s" if end.status == TIMED_OUT else "the process ended"
+                result = Modulus(name, key, None, f"{end.status}: {what}")
+            append_line(file, asdict(result))
             done[key] = result
             advance(1)
     reasons: dict[str, int] = {}
@@ -224,21 +226,3 @@ def _read(file: Path) -> dict[str, Modulus]:
             continue
         found[result.key] = result
     return found
-
-
-def _append(file: Path, result: Modulus) -> None:
-    try:
-        with file.open("a+b") as stream:
-            # After a line cut short the next one starts anew.
-            start = b"\n" if stream.tell() and not _ends_line(file) else b""
-            stream.write(start + json.dumps(asdict(result)).encode() + b"\n")
-    except OSError as error:
-        raise InputError(
-            f"{file} cannot be extended ({error.strerror}); free some space and go on with --resume, nothing is lost."
-        ) from None
-
-
-def _ends_line(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(-1, 2)
-        return stream.read(1) == b"\n"

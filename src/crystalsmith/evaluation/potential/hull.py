@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.elements import SYMBOLS
+from crystalsmith.engine.run import Engine
 from crystalsmith.evaluation.matching import formula_key
 from crystalsmith.evaluation.potential.single_points import Computed, Energies
 from crystalsmith.evaluation.reference.hull import Hull, System, rows_within, system_name
@@ -70,7 +71,7 @@ def potential_hull(
     systems: Sequence[System],
     reference: Reference,
     energies: Energies,
-    jobs: int,
+    engine: Engine,
     limit: int | None = None,
     seconds_per_atom: float | None = None,
     announce: Callable[[str], None] = lambda _: None,
@@ -88,7 +89,7 @@ def potential_hull(
     rows = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *within])).tolist()
     if limit is not None:
         rows = _likeliest_first(rows, reference)
-    computed = energies.compute(rows, jobs, limit, seconds_per_atom, announce)
+    computed = energies.compute(rows, engine, limit, seconds_per_atom, announce)
     names, compositions, values = [], [], []
     for row, point in sorted(computed.by_row.items()):
         composition = {z: float(n) for z, n in formula_key(reference.structure(row)[1][2])}

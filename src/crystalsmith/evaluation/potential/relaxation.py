@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.engine.run import Engine, run
+from crystalsmith.engine.schedule import TIMED_OUT
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.judged import Judged
@@ -41,7 +42,7 @@ from crystalsmith.evaluation.potential.relaxed import (
     unknown_elements,
 )
 from crystalsmith.evaluation.reference.known import Reference
-from crystalsmith.files import append_line, read_lines, write_atomically
+from crystalsmith.files import append_line, read_lines, replace_text
 from crystalsmith.progress import metered
 
 FILE = "relaxed.jsonl"
@@ -58,7 +59,12 @@ STIFFNESS = 30.0
 
 
 def relax_all(
-    crystals: Sequence[Judged], out: Path, settings: Relaxation, reference: Reference | None, jobs: int, resume: bool
+    crystals: Sequence[Judged],
+    out: Path,
+    settings: Relaxation,
+    reference: Reference | None,
+    engine: Engine,
+    resume: bool,
 ) -> Finished:
     """Relax the valid crystals, keep each result as it comes, and set energies, relaxed facts and failures.
 
@@ -77,7 +83,7 @@ def relax_all(
     tasks = [t for t in tasks if t[0] not in finished]
     with metered("relaxing", len(wanted)) as advance:
         advance(len(finished))
-        for result in relaxations(tasks, settings, jobs):
+        for result in relaxations(tasks, settings, engine):
             append_line(file, asdict(result))
             finished[result.id] = result
             advance(1)
@@ -88,7 +94,7 @@ def relax_all(
     return Finished(finished)
 
 
-def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, jobs: int) -> Iterator[Relaxed]:
+def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, engine: Engine) -> Iterator[Relaxed]:
     """Relax ``(id, key, arrays)`` in a batch or in worker processes; results come as they finish."""
     if tasks and (size := batch_size(settings)):
         from crystalsmith.evaluation.potential.batch_relaxation import relax_in_batches
@@ -98,14 +104,12 @@ def relaxations(tasks: Sequence[tuple[str, str, Arrays]], settings: Relaxation, 
         yield from relax_in_batches(tasks, settings, potential, size)
         return
     limit = settings.time_limit + GRACE
-    for number, status, result in supervised(_start, (settings,), tasks, jobs, limit):
-        name, key, _ = tasks[number]
-        if status == TIMED_OUT:
+    for end in run(_start, tasks, engine, arguments=(settings,), time_limit=limit):
+        name, key, _ = tasks[end.number]
+        if end.status == TIMED_OUT:
             yield Relaxed(name, key, TIMED_OUT, f"more than {settings.time_limit:g} s", seconds=limit)
-        elif status == CRASHED:
-            yield Relaxed(name, key, CRASHED, "the process ended; the machine may be short of memory")
         else:
-            yield result
+            yield Relaxed(name, key, end.status, end.detail) if end.status else end.value
 
 
 def batch_size(settings: Relaxation) -> int:
@@ -265,4 +269,4 @@ def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:
     buffer = io.StringIO()
     if frames:
         write(buffer, frames, format="extxyz")
-    write_atomically(file, buffer.getvalue())
+    replace_text(file, buffer.getvalue())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.elements import SYMBOLS
-from crystalsmith.engine.workers import TIMED_OUT
+from crystalsmith.engine.schedule import TIMED_OUT
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays, rms_displacement
 

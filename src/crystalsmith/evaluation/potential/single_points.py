@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.engine.workers import CRASHED, TIMED_OUT, supervised
+from crystalsmith.engine.run import Engine, run
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.potentials import (
@@ -115,7 +115,7 @@ class Energies:
     def compute(
         self,
         rows: Sequence[int],
-        jobs: int,
+        engine: Engine,
         limit: int | None = None,
         seconds_per_atom: float | None = None,
         announce: Callable[[str], None] = lambda _: None,
@@ -145,8 +145,8 @@ class Energies:
                 tasks.append((name, key, arrays))
             wanted.setdefault(key, []).append(int(row))
         known, chosen = len(found), tasks[:limit]
-        announce(_plan(len(rows), known, chosen, len(tasks), _pace(done) or seconds_per_atom, jobs))
-        for point in self._run(chosen, jobs):
+        announce(_plan(len(rows), known, chosen, len(tasks), _pace(done) or seconds_per_atom, engine.workers))
+        for point in self._run(chosen, engine):
             found |= dict.fromkeys(wanted[point.key], point)
         failed: dict[str, int] = {}
         for point in found.values():
@@ -155,21 +155,21 @@ class Energies:
         by_row = {row: point for row, point in found.items() if not point.failure}
         return Computed(by_row, known, len(chosen), failed, len(tasks) - len(chosen))
 
-    def _run(self, tasks: Sequence[tuple[str, str, Arrays]], jobs: int) -> list[SinglePoint]:
+    def _run(self, tasks: Sequence[tuple[str, str, Arrays]], engine: Engine) -> list[SinglePoint]:
         if not tasks:
             return []
         if not self.file.exists():
             _begin(self.file, _identity(self.potential, self.reference))
         points = []
         with metered(f"{self.potential.name} on the reference", len(tasks), "structures") as advance:
-            for number, status, result in supervised(_start, self._setting, tasks, jobs, TIME_LIMIT):
-                name, key, arrays = tasks[number]
-                if status in (TIMED_OUT, CRASHED):
+            for end in run(_start, tasks, engine, arguments=self._setting, time_limit=TIME_LIMIT):
+                name, key, arrays = tasks[end.number]
+                if end.status:
                     # Not kept: a machine that was short of time or memory may do it another day.
-                    points.append(SinglePoint(name, key, len(arrays[2]), failure=status))
+                    points.append(SinglePoint(name, key, len(arrays[2]), failure=end.status))
                 else:
-                    append_line(self.file, asdict(result))
-                    points.append(result)
+                    append_line(self.file, asdict(end.value))
+                    points.append(end.value)
                 advance(1)
         return points
 

@@ -13,12 +13,13 @@ from typing import Any
 import crystalsmith
 from crystalsmith.data.dataset import FORMAT as DATASET
 from crystalsmith.data.dataset import CrystalDataset
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import reduced_formula
 from crystalsmith.evaluation.prediction.score import SETTINGS, Scored, assign, same_formula, score, summarise
 from crystalsmith.evaluation.report.results import csv_text, finite, percent, rounded
 from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 from crystalsmith.progress import metered
 
 FORMAT = "crystalsmith-score-1"
@@ -71,7 +72,7 @@ def score_files(predicted: Path, truth: Path, out: Path, options: Options) -> di
     samples = sorted({1, most} if options.samples is None else {k for k in options.samples if k <= most} or {most})
     pairs = same_formula(made, targets)
     with metered("Matching", len(pairs), "pairs") as tell:
-        scored = score(made, targets, made_for, jobs=options.jobs, time_limit=options.time_limit, tell=tell)
+        scored = score(made, targets, made_for, engine=Engine(options.jobs), time_limit=options.time_limit, tell=tell)
     used = {number for numbers in made_for for number in numbers}
     result = {
         "format": FORMAT,
@@ -101,8 +102,8 @@ def score_files(predicted: Path, truth: Path, out: Path, options: Options) -> di
     except OSError as error:
         raise InputError(f"The folder {out} cannot be made ({error.strerror}); choose another with --out.") from None
     rows = [[rounded(value) for value in _row(made, one)] for one in scored]
-    write_atomically(out / "targets.csv", csv_text([COLUMNS, *rows]))
-    write_atomically(out / "score.json", json.dumps(finite(result), indent=1) + "\n")
+    replace_text(out / "targets.csv", csv_text([COLUMNS, *rows]))
+    replace_text(out / "score.json", json.dumps(finite(result), indent=1) + "\n")
     return result
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.engine.workers import supervised
+from crystalsmith.engine.run import Engine, plainly, run
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays, formula_key
 from crystalsmith.evaluation.statistics import bootstrap, rate
@@ -140,7 +140,7 @@ def score(
     truth: Sequence[Sample],
     made_for: Sequence[list[int]],
     *,
-    jobs: int = 1,
+    engine: Engine = Engine(),
     time_limit: float = 60.0,
     tell: Callable[[int], None] = lambda _: None,
 ) -> list[Scored]:
@@ -150,19 +150,19 @@ def score(
         predicted: the predictions; those that failed match nothing.
         truth: the targets.
         made_for: for each target, the numbers of its own predictions.
-        jobs: worker processes.
+        engine: where pairs are compared.
         time_limit: seconds for one pair.
         tell: told how many more pairs are done.
     """
     scored = [Scored(target, list(numbers)) for target, numbers in zip(truth, made_for, strict=True)]
     pairs = same_formula(predicted, truth)
     tasks = [(predicted[p].arrays, truth[t].arrays) for p, t in pairs]
-    for task, status, answer in supervised(_begin, (), tasks, jobs, time_limit):
-        number, place = pairs[task]
-        if status or isinstance(answer, str):
-            scored[place].unfinished[number] = status or "error"
-        elif answer is not None:
-            scored[place].distances[number] = answer
+    for end in run(plainly(_answer), tasks, engine, time_limit=time_limit):
+        number, place = pairs[end.number]
+        if end.status or isinstance(end.value, str):
+            scored[place].unfinished[number] = end.status or "error"
+        elif end.value is not None:
+            scored[place].distances[number] = end.value
         tell(1)
     return scored
 
@@ -184,10 +184,6 @@ def displacement(one: Arrays, other: Arrays) -> float | None:
     pair = [Structure(Lattice(cell), numbers.tolist(), frac) for frac, cell, numbers in (one, other)]
     found = StructureMatcher(**SETTINGS).get_rms_dist(*pair)
     return None if found is None else float(found[0])
-
-
-def _begin() -> Callable[[tuple[Arrays, Arrays]], float | str | None]:
-    return _answer
 
 
 def _answer(pair: tuple[Arrays, Arrays]) -> float | str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +21,7 @@ from crystalsmith.data.readers import Heard, Source, open_source
 from crystalsmith.data.rows import Chunk, Note, Refused, Row
 from crystalsmith.data.sense import problem
 from crystalsmith.elements import SYMBOLS
-from crystalsmith.engine.work import in_order
+from crystalsmith.engine.run import Engine, in_order
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.facts import density
 from crystalsmith.evaluation.framework import framework
@@ -31,6 +29,8 @@ from crystalsmith.evaluation.reference.computed import holds_computed
 from crystalsmith.evaluation.reference.energies import COMPOSITION_NAMES, SHOWN, Entries, column_names, read_entries
 from crystalsmith.evaluation.reference.known import ADDED_ELEMENT, FORMAT, formula_text, parse_elements
 from crystalsmith.evaluation.reference.schemes import pymatgen_release, scheme_name
+from crystalsmith.files import replace_text, replacing_folder
+from crystalsmith.locks import locked
 from crystalsmith.progress import metered
 from crystalsmith.schema import read_json
 
@@ -76,6 +76,23 @@ def build_reference(
     _check_output(output, overwrite)
     if splits is not None and not (splits and set(splits) <= set(SPLIT_CODES)):
         raise InputError(f"Splits are train, val and test, not {', '.join(splits) or 'none'}.")
+    with locked(output, "crystalsmith reference build", beside=True):
+        _check_output(output, overwrite)  # another process may have made it meanwhile
+        arrays, manifest = _built(inputs, hull, corrections, elemental_energies, splits, name or output.name, jobs)
+        _write(output, manifest, arrays)
+    return manifest
+
+
+def _built(
+    inputs: Sequence[Path],
+    hull: Path | None,
+    corrections: str | None,
+    elemental_energies: Path | None,
+    splits: Sequence[str] | None,
+    name: str,
+    jobs: int,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and manifest; arguments as in :func:`build_reference`."""
     given = _elemental_energies(elemental_energies)
     hulls = [hull] if hull else []
     structures: list[Path] = []
@@ -106,7 +123,7 @@ def build_reference(
         "format": FORMAT,
         "version": crystalsmith.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "name": name or output.name,
+        "name": name,
         "sources": [str(p) for p in [*structures, *hulls]],
         "splits": None if splits is None else list(splits),
         "corrections": scheme,
@@ -123,8 +140,7 @@ def build_reference(
         "files_left_out": gathered.files_left_out,
         "elements": sorted({SYMBOLS[z - 1] for c in entries.compositions for z in c}),
     }
-    _write(output, manifest, arrays)
-    return manifest
+    return arrays, manifest
 
 
 @dataclass
@@ -165,7 +181,7 @@ def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathere
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
     with metered(f"reading {path.name}", total) as advance:
-        for rows in in_order(partial(_describe, splits=splits), chunks, jobs):
+        for rows in in_order(partial(_describe, splits=splits), chunks, Engine(jobs)):
             for row in rows:
                 if isinstance(row, str):
                     into.refused[row] = into.refused.get(row, 0) + 1
@@ -348,18 +364,8 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _write(output: Path, manifest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    scratch = output.parent / f".{output.name}.{secrets.token_hex(4)}.part"
-    try:
-        scratch.mkdir(parents=True)
+    # Energies that a potential was asked for belong to structures by their hash, so they hold in the new set as well.
+    with replacing_folder(output, keep=lambda file: file.match("potentials/*.jsonl")) as new:
         for key, array in arrays.items():
-            np.save(scratch / f"{key}.npy", array, allow_pickle=False)
-        (scratch / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    except OSError as error:
-        raise InputError(
-            f"The reference {output} cannot be written ({error.strerror}); mend that and try again."
-        ) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            np.save(new / f"{key}.npy", array, allow_pickle=False)
+        replace_text(new / "manifest.json", json.dumps(manifest, indent=1) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from crystalsmith.evaluation.facts import LOOSE, TIGHT
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 from crystalsmith.formats import cif_text, symmetric_cif_text
 from crystalsmith.symmetry.groups import symmetrise
 
@@ -35,7 +35,7 @@ def write_cifs(
         if arrays is None:
             continue
         name = file_name(crystal.sample.id, names)
-        write_atomically(folder / f"{name}.cif", relaxed_cif(name, arrays, potential))
+        replace_text(folder / f"{name}.cif", relaxed_cif(name, arrays, potential))
     for leftover in folder.glob("*.cif"):
         if leftover.stem.lower() not in names:
             leftover.unlink()

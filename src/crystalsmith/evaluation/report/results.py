@@ -19,7 +19,7 @@ from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.cifs import write_cifs
 from crystalsmith.evaluation.report.hull import hull_sentences
 from crystalsmith.evaluation.report.page import page
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 
 COLUMNS = (
     "id",
@@ -126,12 +126,12 @@ def write_results(
         row |= {name: crystal.sample.columns.get(name.removeprefix("input_")) for name in extra}
     ledger = [(c.sample.id, c.failure, c.detail) for c in crystals if c.failure]
     ledger += [(c.sample.id, "no_energy", c.no_energy) for c in crystals if c.no_energy and not c.failure]
-    write_atomically(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
+    replace_text(out / "crystals.csv", csv_text([columns, *([r[n] for n in columns] for r in rows)]))
     if relaxed is not None:
         write_cifs(out, crystals, relaxed, str(metrics["run"]["relaxation"]["potential"]))
-    write_atomically(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
-    write_atomically(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
-    write_atomically(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
+    replace_text(out / "ledger.csv", csv_text([("id", "failure", "detail"), *ledger]))
+    replace_text(out / "report.html", page(finite(metrics), finite(rows), crystals, relaxed, reference, asked))
+    replace_text(out / "metrics.json", json.dumps(finite(metrics), indent=1) + "\n")
 
 
 def finite(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.cifs import FOLDER, file_name
 from crystalsmith.evaluation.structures import read_samples
-from crystalsmith.files import write_atomically
+from crystalsmith.files import replace_text
 from crystalsmith.formats import cif_text
 
 NUM = 2500
@@ -72,7 +72,7 @@ def write_submission(run: Path, metrics: dict[str, Any], out: Path, state: str, 
         os.replace(scratch, out / CRYSTALS)
     except OSError as error:
         raise InputError(f"{out} cannot be written ({error.strerror}); choose another place.") from None
-    write_atomically(out / DISCLOSURE, json.dumps(told, indent=1) + "\n")
+    replace_text(out / DISCLOSURE, json.dumps(told, indent=1) + "\n")
     return told
 
 

@@ -27,16 +27,20 @@ class StopSignals:
     """While entered, SIGINT, SIGTERM and SIGHUP raise :class:`Stopped`; inside :meth:`shield` they wait for its end.
 
     A signal that was ignored before (``nohup``) stays ignored.
+
+    Args:
+        names: of the signals.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
+        self._names = names or ("SIGINT", "SIGTERM", "SIGHUP")
         self._shielded = False
         self._pending: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            for name in self._names:  # Windows has no SIGHUP
                 signum = getattr(signal, name, None)
                 if signum is not None and signal.getsignal(signum) != signal.SIG_IGN:
                     self._previous[signum] = signal.signal(signum, self._received)
@@ -65,3 +69,43 @@ class StopSignals:
         self._pending = signum
         if not self._shielded:
             raise Stopped(signum)
+
+
+def exit_code(signum: int | None) -> int:
+    """Of a command that a signal ended; SIGUSR1, by which SLURM warns that time is nearly up, is as good as done."""
+    return 0 if signum is None or signum == getattr(signal, "SIGUSR1", None) else 128 + signum
+
+
+class Asked:
+    """Whether a signal asked for the end, and which one."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signum is not None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Asked]:
+    """Within the block the first SIGTERM, SIGINT or SIGUSR1 (SLURM's warning) only makes the given function True.
+
+    A second SIGINT interrupts at once.
+    """
+    asked = Asked()
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if asked() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.signum = asked.signum or number
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    numbers = [signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from crystalsmith.engine.work import TooSlow, at_most
+from crystalsmith.engine.limits import TooSlow, at_most
 
 
 def endless() -> None:

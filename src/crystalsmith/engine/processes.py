@@ -1,0 +1,169 @@
+"""Workers that are processes of this machine.
+
+Why not a library: loky cannot end one worker that hangs, pebble can but is under the LGPL and keeps its workers when
+the parent is killed, and both start a task by name, without a place for what a worker holds between tasks (a potential,
+a model). What is left for us to write is this file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from typing import Any
+
+from crystalsmith.engine.limits import one_thread
+from crystalsmith.engine.schedule import DONE, FAILED, LOST, READY, REFUSED, Event
+from crystalsmith.errors import InputError
+
+Job = Callable[[Any], Any]
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: Any
+    pipe: Any
+    idle: bool = False
+
+
+class Processes:
+    """Fresh processes of one thread each: forking one that has used Arrow or torch threads can hang.
+
+    They end when this process ends, however it ends, and leave Ctrl-C to it.
+
+    Args:
+        begin: called with ``arguments`` once in each process; returns the job, a function of one task.
+        workers: most processes.
+    """
+
+    deaths = 3
+
+    def __init__(self, begin: Callable[..., Job], arguments: tuple[Any, ...], workers: int) -> None:
+        self.begin, self.arguments, self.workers = begin, arguments, workers
+
+    def capacity(self) -> int:
+        """How many processes there may be."""
+        return self.workers
+
+    def start(self) -> Hashable:
+        """A new process."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        alone = threading.current_thread() is threading.main_thread()
+        process = context.Process(target=_serve, args=(theirs, alone, self.begin, self.arguments), daemon=True)
+        with _interrupts_held(), one_thread():
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def send(self, worker: Any, task: Any) -> None:
+        """Give a task to a process."""
+        worker.idle = False
+        with contextlib.suppress(OSError):  # if it has died, the next look at the pipe tells
+            worker.pipe.send(task)
+
+    def wait(self, workers: Sequence[Any], seconds: float) -> list[Event]:
+        """What the processes say."""
+        by_pipe = {w.pipe: w for w in workers}
+        events: list[Event] = []
+        for pipe in connection.wait(list(by_pipe), timeout=seconds):
+            worker = by_pipe[pipe]
+            try:
+                what, value = worker.pipe.recv()
+            except (EOFError, OSError):
+                events.append((worker, LOST, "the process ended; the machine may be short of memory"))
+                continue
+            worker.idle = what in (READY, DONE, FAILED)
+            events.append((worker, what, value))
+        return events
+
+    def stop(self, worker: Any, at_once: bool) -> None:
+        """End a process; an idle one ends by itself, and tidies up, when its pipe is closed."""
+        worker.pipe.close()
+        if worker.idle and not at_once:
+            worker.process.join(2.0)
+        worker.process.kill()
+        worker.process.join()
+
+    def now(self) -> float:
+        """Seconds."""
+        return time.monotonic()
+
+
+def attempt(job: Job, task: Any) -> tuple[str, Any]:
+    """The result of a job, or what it raised, in words."""
+    try:
+        return DONE, job(task)
+    except Exception as error:
+        import traceback
+
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return FAILED, f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+
+
+def _serve(pipe: Any, from_main: bool, begin: Callable[..., Job], arguments: tuple[Any, ...]) -> None:
+    _end_with_parent(from_main)
+    try:
+        job = begin(*arguments)
+    except InputError as error:
+        pipe.send((REFUSED, str(error)))
+        return
+    pipe.send((READY, None))
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        answer = attempt(job, task)
+        try:
+            pipe.send(answer)
+        except OSError:
+            return
+
+
+def _end_with_parent(from_main: bool) -> None:
+    """Let this process end with the one that started it; an interrupt from the keyboard is that one's to answer.
+
+    Args:
+        from_main: the main thread started it. (Linux sends the signal when the thread ends that did.)
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux" and from_main:
+        # The thread above cannot run while compiled code holds the interpreter; the system can.
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent.pid:
+            os._exit(1)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold interrupts back while a process starts: it inherits that until it knows how to ignore them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
