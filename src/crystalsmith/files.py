@@ -307,10 +307,20 @@ def _take_over(old: Path, new: Path, keep: Callable[[Path], bool]) -> None:
         if target.exists() or not keep(name):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(item, target, follow_symlinks=False)
-        except (OSError, NotImplementedError):
-            shutil.copy2(item, target, follow_symlinks=False)
+        link_or_copy(item, target)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A file under a second name, without a copy where the disk has hard links.
+
+    Raises:
+        InputError: if the disk does not take it.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        with replacing(target, durable=False) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 # ---- hashes

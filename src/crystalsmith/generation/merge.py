@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
+from crystalsmith.files import link_or_copy, replacing
 from crystalsmith.generation.folder import NAMED, OutputFolder, add_batch
 from crystalsmith.generation.shards import FOLDER, Shard
+from crystalsmith.locks import locked
 
 _UNFINISHED = "merging"
 
@@ -28,6 +29,13 @@ def merge(out: Path, keep_shards: bool = False) -> dict[str, Any]:
     Raises:
         InputError: if shards are missing, unfinished, or of different runs; the sentence names the commands to type.
     """
+    if not out.is_dir():
+        raise InputError(f"There is no folder {out}; give the one that generate --shard wrote.")
+    with locked(out, "crystalsmith merge"):
+        return _merge(out, keep_shards)
+
+
+def _merge(out: Path, keep_shards: bool) -> dict[str, Any]:
     if (out / "manifest.json").is_file():
         manifest = OutputFolder.open(out).manifest
         if manifest.get("status") != _UNFINISHED:
@@ -130,23 +138,14 @@ def _link_all(source: Path, target: Path) -> None:
         place = target / file.name
         if place.exists():
             continue
-        try:
-            os.link(file, place)
-        except OSError:
-            temporary = place.with_name(place.name + ".writing")
-            shutil.copyfile(file, temporary)
-            os.replace(temporary, place)
+        link_or_copy(file, place)
 
 
 def _join(sources: Sequence[Path], target: Path, headed: bool) -> None:
     """Files one after another; of the later ones without their first line, if they are headed."""
-    temporary = target.with_name(target.name + ".writing")
-    with temporary.open("wb") as joined:
+    with replacing(target) as temporary, temporary.open("wb") as joined:
         for number, source in enumerate(sources):
             with source.open("rb") as file:
                 if headed and number:
                     file.readline()
                 shutil.copyfileobj(file, joined)
-        joined.flush()
-        os.fsync(joined.fileno())
-    os.replace(temporary, target)
