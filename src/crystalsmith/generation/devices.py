@@ -25,7 +25,7 @@ from crystalsmith.generation.merge import merge
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.run import DEFAULT_NUM, Options, Summary
 from crystalsmith.generation.shards import BATCH_SIZE, FOLDER, Shard
-from crystalsmith.generation.signals import Stopped, StopSignals
+from crystalsmith.signals import Stopped, StopSignals
 
 SHARDS_PER_DEVICE = 4
 """More of them wait less for the last one; each costs the start of a process."""

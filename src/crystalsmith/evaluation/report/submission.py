@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.cifs import FOLDER, file_name
 from crystalsmith.evaluation.structures import read_samples
-from crystalsmith.files import replace_text
+from crystalsmith.files import make_folder, replace_text, replacing
 from crystalsmith.formats import cif_text
 
 NUM = 2500
@@ -65,13 +64,9 @@ def write_submission(run: Path, metrics: dict[str, Any], out: Path, state: str, 
         "reference": metrics["run"]["reference"],
         "versions": metrics["run"]["versions"],
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        scratch = out / f"{CRYSTALS}.writing"
-        scratch.write_bytes(_archive({name: texts[name] for name in names}))
-        os.replace(scratch, out / CRYSTALS)
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror}); choose another place.") from None
+    make_folder(out)
+    with replacing(out / CRYSTALS) as temporary:
+        temporary.write_bytes(_archive({name: texts[name] for name in names}))
     replace_text(out / DISCLOSURE, json.dumps(told, indent=1) + "\n")
     return told
 
