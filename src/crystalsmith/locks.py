@@ -42,7 +42,6 @@ def locked(folder: Path, command: str, beside: bool = False, wait: float = 0.0) 
     """
     folder = real_folder(folder)
     made = [] if beside else [p for p in (folder, *folder.parents) if not p.exists()]
-    make_folder(folder.parent if beside else folder)
     place = folder.with_name(f"{stem_of(folder)[:-1]}{LOCK}") if beside else folder / LOCK
     file = _lock(place, folder, time.monotonic() + wait)
     try:
@@ -73,8 +72,12 @@ def is_empty(folder: Path) -> bool:
 
 def _lock(place: Path, folder: Path, until: float) -> int:
     while True:
-        with refused(place):
-            file = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        make_folder(place.parent)
+        try:
+            with refused(place):
+                file = _open(place)
+        except _Gone:
+            continue  # the one before has just removed the folder that it had made and left empty
         if not _take(file):
             holder = _holder(file)
             os.close(file)
@@ -89,6 +92,17 @@ def _lock(place: Path, folder: Path, until: float) -> int:
             if os.path.samestat(os.fstat(file), os.stat(place)):
                 return file
         os.close(file)  # the one before has just removed it
+
+
+class _Gone(Exception):
+    """The folder of a lock is no longer there."""
+
+
+def _open(place: Path) -> int:
+    try:
+        return os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except FileNotFoundError:
+        raise _Gone from None
 
 
 def _take(file: int) -> bool:
