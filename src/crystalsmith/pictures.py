@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+from importlib.resources import files
 from itertools import product
 
 import numpy as np
@@ -12,6 +15,9 @@ from crystalsmith.structures import Arrays
 
 _VIEW = (-12.0, 20.0)
 """Degrees about the horizontal and the vertical axis, as the 3D views of the report begin."""
+
+_EDGES = [(i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1]
+"""Corners of the cell, numbered by their coordinates in binary, that an edge joins."""
 
 _ROWS = (2, 10, 18, 36, 54, 86, 100)
 _PERIOD_RADIUS = (0.32, 0.72, 1.08, 1.28, 1.44, 1.58, 1.66)
@@ -39,7 +45,7 @@ def svg(crystal: Arrays, size: int = 120) -> str:
         return f"{size / 2 + x:.1f}", f"{size / 2 - y:.1f}"
 
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {size} {size}">']
-    for start, end in ((i, j) for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1):
+    for start, end in _EDGES:
         (x1, y1), (x2, y2) = at(corners[start]), at(corners[end])
         parts.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="#999" stroke-width="0.8"/>')
     for k in np.argsort(atoms[:, 2], kind="stable"):
@@ -50,6 +56,30 @@ def svg(crystal: Arrays, size: int = 120) -> str:
             f"<title>{SYMBOLS[z - 1]}</title></circle>"
         )
     return "".join([*parts, "</svg>"])
+
+
+def rotatable(crystal: Arrays, size: int = 360) -> str:
+    """The crystal to turn and zoom, as an ``<iframe>`` that needs no network (3Dmol.js, half a megabyte, is in it)."""
+    frac, cell, numbers = crystal
+    places, kinds = _with_borders(frac % 1.0, numbers)
+    atoms = [
+        f"{SYMBOLS[int(z) - 1]} {x:.4f} {y:.4f} {w:.4f}" for z, (x, y, w) in zip(kinds, places @ cell, strict=True)
+    ]
+    corners = (np.array(list(product((0, 1), repeat=3)), float) @ cell).round(4)
+    edges = [
+        [corners[i].tolist(), corners[j].tolist()] for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1
+    ]
+    script = (files("crystalsmith.evaluation.report") / "assets" / "3Dmol-min.js").read_text(encoding="utf-8")
+    data = json.dumps({"xyz": "\n".join([str(len(atoms)), "", *atoms]), "edges": edges}).replace("<", "\\u003c")
+    page = (
+        f"<html><body style='margin:0'><div id='v' style='width:{size}px;height:{size}px;position:relative'></div>"
+        f"<script>{script}</script><script>const d={data};"
+        "const v=$3Dmol.createViewer('v',{backgroundColor:'white'});v.addModel(d.xyz,'xyz');"
+        "v.setStyle({},{sphere:{scale:0.28,colorscheme:'Jmol'},stick:{radius:0.1,colorscheme:'Jmol'}});"
+        "const p=([x,y,z])=>({x,y,z});for(const [a,b] of d.edges)v.addLine({start:p(a),end:p(b),color:'gray'});"
+        "v.zoomTo();v.rotate(20,'y');v.rotate(12,'x');v.render();</script></body></html>"
+    )
+    return f'<iframe srcdoc="{html.escape(page)}" width="{size + 4}" height="{size + 4}" style="border:0"></iframe>'
 
 
 def radius(number: int) -> float:

@@ -169,3 +169,15 @@ def test_crystals_show_themselves_in_a_notebook(crystals):
     frame = crystals.to_pandas()
     assert list(frame["formula"]) == crystals.table.column("formula")
     assert frame["structure"][0] == crystals[0]
+
+
+def test_a_view_holds_its_crystal_and_needs_no_network(crystals):
+    import html
+    import re
+
+    page = crystals.view(1)._repr_html_()
+    inside = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
+    atoms = int(re.search(r'"xyz": "(\d+)', inside)[1])
+    assert atoms >= crystals.table[1]["num_atoms"]
+    assert "createViewer" in inside
+    assert not re.search(r"<script[^>]* src=|<link", inside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -308,6 +309,12 @@ class GeneratedCrystals(Sequence["Structure"]):
         frame["structure"] = [found.get(i) for i in range(len(frame))]
         return frame
 
+    def view(self, item: int = 0) -> View:
+        """A crystal to turn and zoom, in a notebook; it needs no network."""
+        from crystalsmith.pictures import rotatable
+
+        return View(rotatable(self.batch.crystals()[item]))
+
     def _repr_html_(self) -> str:
         from crystalsmith.pictures import svg
 
@@ -339,6 +346,16 @@ class GeneratedCrystals(Sequence["Structure"]):
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")
         return output.path
+
+
+@dataclass(frozen=True, repr=False)
+class View:
+    """Something that a notebook shows."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def _start(start_from: Any) -> str | list[Any] | None:
