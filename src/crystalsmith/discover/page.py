@@ -107,7 +107,8 @@ def _summary(wish: Wish, state: State, limits: Limits, why: str) -> list[list[st
         wanted[f"calculations of {name}"] = (state.calculations(name), limits.calculations.get(name))
     rows = [["run", status], ["model", f"{wish.model}, seed {wish.seed}"]]
     rows += [[name, f"{done}" + ("" if most is None else f" of {most}")] for name, (done, most) in wanted.items()]
-    rules = [f"{k.replace('_', ' ')} {v}" for k, v in wish.steering.items()]
+    said = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in wish.steering.items()}
+    rules = [f"{k.replace('_', ' ')} {v}" for k, v in said.items()]
     return [*rows, ["rules", "; ".join(rules) or "none"], ["way", "plain" if wish.plain else "ranked and learning"]]
 
 

@@ -35,12 +35,12 @@ function yields() {
 }
 
 // --- the table --------------------------------------------------------------------------------------------------------
-const state = { sort: 0, down: false, chosen: -1 };
+const state = { sort: -1, down: false, chosen: -1 }; // unsorted: the best first, as they come
 function draw() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean), verdict = $("verdict").value;
   const rows = data.rows.map((row, i) => ({ row, i })).filter(({ row }) => words.every((w) => row.some((c) => String(c ?? "").toLowerCase().includes(w))) && (!verdict || cell(row, "verdict") === verdict));
   const k = state.sort, sign = state.down ? -1 : 1, empty = (v) => v === null || v === "";
-  rows.sort((a, b) => {
+  if (k >= 0) rows.sort((a, b) => {
     const p = a.row[k], q = b.row[k];
     if (empty(p) || empty(q)) return empty(p) - empty(q);
     return sign * (typeof p === "number" && typeof q === "number" ? p - q : String(p).localeCompare(String(q), "en", { numeric: true }));
