@@ -80,6 +80,8 @@ def prepare(
     drop_duplicates: bool = False,
     disorder: str = "refuse",
     jobs: int = 1,
+    engine: str = "local",
+    ray_address: str | None = None,
     limit: int | None = None,
     name: str = "",
     overwrite: bool = False,
@@ -103,6 +105,8 @@ def prepare(
         drop_duplicates: drop rows whose id or crystal came before.
         disorder: partly occupied sites: ``refuse`` the row, or take the ``largest`` occupancy.
         jobs: worker processes.
+        engine: ``local`` or ``ray``.
+        ray_address: of the cluster.
         limit: read only so many rows.
         name: of the data set; that of the folder if empty.
         overwrite: replace an earlier data set.
@@ -140,6 +144,8 @@ def prepare(
         split_fractions=split_fractions,
         drop_duplicates=drop_duplicates,
         jobs=jobs,
+        engine=engine,
+        ray_address=ray_address,
         limit=limit,
         name=name or None,
         overwrite=overwrite,
@@ -357,7 +363,8 @@ def evaluate(
         held_out: crystals that the model has not seen: how many the set covers and rediscovers.
         resume: go on with the run in ``out``.
         jobs: worker processes; with the engine ray the most actors, 0 for as many as the cluster has room for.
-        engine, ray_address: ``local`` or ``ray``, and the cluster.
+        engine: ``local`` or ``ray``.
+        ray_address: of the cluster.
         limit: judge only the first so many.
 
     Raises:
