@@ -40,6 +40,7 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 WINGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "checkpoints": (
         ("cache", "card", "model"),
+        ("shapes",),
         ("store",),
         ("arrangements", "facts", "predictor", "published"),
         ("find",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -112,13 +113,25 @@ def extxyz_frame(
     """
     lattice = " ".join(f"{value:.8f}" for value in cell.reshape(-1))
     columns = "species:S:1:pos:R:3" + (":masked:L:1" if masked else "")
-    comment = [f'Lattice="{lattice}"', f"Properties={columns}", *(f"{k}={v}" for k, v in info.items())]
+    comment = [f'Lattice="{lattice}"', f"Properties={columns}", *(f"{k}={_value(v)}" for k, v in info.items())]
     lines = [str(len(numbers)), " ".join([*comment, 'pbc="T T T"'])]
     for number, (x, y, z) in zip(numbers.tolist(), (frac_coords @ cell).tolist(), strict=True):
         hidden = number == MASK
         flag = (" T" if hidden else " F") if masked else ""
         lines.append(f"{'X' if hidden else symbol(number):2} {x:15.8f} {y:15.8f} {z:15.8f}{flag}")
     return "\n".join(lines) + "\n"
+
+
+def _value(value: str | int | float) -> str:
+    """A value of a comment line: in quotes where it holds blanks, quotes or signs that mean something there."""
+    text = str(value)
+    if not isinstance(value, str) or _PLAIN_VALUE.fullmatch(text):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else " " for c in escaped) + '"'
+
+
+_PLAIN_VALUE = re.compile(r"[^\s\"'=\\{}\[\],]+")
 
 
 def complete_frames(text: str) -> Iterator[tuple[str, int]]:

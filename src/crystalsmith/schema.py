@@ -12,7 +12,8 @@ import math
 import stat
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -301,6 +302,67 @@ def parse_json(text: str, where: str, shape: Shape | None = None, mend: str = "c
     return value if shape is None else check(value, shape, where, mend)
 
 
+def parse_lines(lines: Sequence[str], where: str, shape: Shape, mend: str) -> list[Any]:
+    """What the lines of a file of JSON lines hold, each of the shape; errors as in :func:`read_json`."""
+    return [parse_json(line, f"{where} line {number}", shape, mend) for number, line in enumerate(lines, start=1)]
+
+
+@contextmanager
+def interpreting(where: str, mend: str) -> Iterator[None]:
+    """Within the block data of ours are made into objects; what does not fit together is one sentence.
+
+    Raises:
+        InputError: in place of what Python says of data of another shape.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(f"{where} is damaged ({reason}); {mend}.") from None
+
+
+MAX_YAML = 2**20
+"""Bytes of a YAML file of settings."""
+
+
+def read_yaml(path: Path, mend: str = "check the file") -> Any:
+    """The plain data of a YAML file: no aliases, no tags, limits on size and depth.
+
+    Raises:
+        InputError: if it is missing, too large, no YAML, or more than plain data.
+    """
+    return parse_yaml(read_text(path, mend, MAX_YAML), str(path), mend)
+
+
+def parse_yaml(text: str, where: str, mend: str = "check the file") -> Any:
+    """What a YAML text holds; arguments and errors as in :func:`read_yaml`."""
+    import yaml
+
+    depth = 0
+    try:
+        # Events come one by one, so that a text of brackets alone ends at the limit.
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{where} uses YAML aliases; write the values out.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise InputError(f"{where} is nested too deep (more than {MAX_DEPTH} levels); {mend}.")
+        return yaml.load(text, Loader=yaml.SafeLoader)
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(f"{where} holds something other than plain data ({error.problem}); it is not read.") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        at = f" at line {line + 1}" if line is not None else ""
+        raise InputError(f"{where} is not valid YAML{at}; {mend}.") from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{where} is not valid YAML ({reason}); {mend}.") from None
+
+
 def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
         raise ValueError(f"a number of {len(text)} digits")
@@ -323,6 +385,12 @@ def depth_exceeds(value: Any, limit: int) -> bool:
     return True
 
 
+def fields_of(kind: type) -> dict[str, Shape]:
+    """The shape of each field of a dataclass."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: of_type(hints[f.name]) for f in dataclasses.fields(kind)}
+
+
 def of_type(hint: Any) -> Shape:
     """The shape of values of a type: numbers, text, bool, ``Literal``, tuples, mappings, ``X | None``, dataclasses.
 
@@ -340,9 +408,7 @@ def of_type(hint: Any) -> Shape:
             return Tuple(tuple(of_type(part) for part in parts))
         return Items(of_type(parts[0]) if parts else Anything())
     if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        names = [f.name for f in dataclasses.fields(hint)]
-        return Record({}, {name: of_type(hints[name]) for name in names}, closed=True)
+        return Record({}, fields_of(hint if isinstance(hint, type) else type(hint)), closed=True)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return Map(of_type(parts[1]), numbered=parts[0] is int)
     plain: dict[Any, Shape] = {

@@ -17,6 +17,19 @@ SHOWN = 50
 """Rows that a notebook shows."""
 
 
+_FORMULA = ("=", "+", "@", "\t", "\r")
+
+
+def safe_cell(value: Any) -> Any:
+    """A cell as spreadsheets may have it: text that they would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def plain_cell(text: str) -> str:
+    """The text that :func:`safe_cell` kept safe."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
+
+
 class Table(list[Row]):
     """Rows as dictionaries, all with the same keys; None where nothing is known."""
 

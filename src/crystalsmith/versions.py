@@ -34,4 +34,5 @@ def _version(written: object, name: str) -> int | None:
     if not name:
         return written if isinstance(written, int) and not isinstance(written, bool) else None
     number = str(written).removeprefix(f"{name}-")
-    return int(number) if number.isdigit() and str(written).startswith(f"{name}-") else None
+    known = number.isascii() and number.isdigit() and len(number) < 6
+    return int(number) if known and str(written).startswith(f"{name}-") else None

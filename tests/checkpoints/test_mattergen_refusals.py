@@ -160,6 +160,17 @@ def test_damaged_files(tmp_path, published_folder):
     refuse(published_folder, tmp_path, "cannot be read")
 
 
+def test_a_flipped_bit_is_noticed(tmp_path, published_folder):
+    """Torch maps the numbers without a look at the checksums of the archive; the import looks."""
+    path = published_folder / "checkpoints" / "last.ckpt"
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + 30 + len(largest.filename) + 128 + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+    refuse(published_folder, tmp_path, "its checksum differs")
+
+
 def test_a_git_lfs_pointer(tmp_path, published_folder):
     path = published_folder / "checkpoints" / "last.ckpt"
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 536870912\n")

@@ -185,29 +185,29 @@ def test_a_configuration_that_is_not_json_is_refused(saved: Path, text: str) -> 
 
 def test_a_configuration_in_no_encoding_is_refused(saved: Path) -> None:
     (saved / CONFIG).write_bytes(b"\xff\xfe\x00")
-    refused(saved, "cannot be read as JSON")
+    refused(saved, "no text in UTF-8")
 
 
 @pytest.mark.parametrize("value", [[], 3, "text", None])
 def test_a_configuration_that_is_no_object_is_refused(saved: Path, value: Any) -> None:
     (saved / CONFIG).write_text(json.dumps(value))
-    refused(saved, "does not hold a JSON object")
+    refused(saved, "instead of an object")
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
         (["format"], 2, "format 2; this version reads 1"),
-        (["format"], None, "format None"),
+        (["format"], None, "format nothing"),
         (["network", "kind"], "transformer", "transformer"),
         (["network", "gemnet", "widht"], 3, "widht"),
         (["network", "gemnet", "width"], "wide", "width|config.json"),
         (["network", "gemnet", "width"], -4, "width"),
         (["network", "gemnet", "width"], 2.5, "config.json"),
         (["network", "gemnet", "edge_rule"], "closest", "closest"),
-        (["network", "gemnet"], [1], "setting '1'"),
+        (["network", "gemnet"], [1], "config.json"),
         (["network", "conditions"], 7, "config.json"),
-        (["network", "conditions"], [{"name": "a.b"}], "config.json"),
+        (["network", "conditions"], [{"name": "a.b"}], "lacks the tensor"),
         (["network", "conditions"], [{"name": "sg", "kind": "category", "num_categories": -1}], "config.json"),
         (["network", "colour"], "red", "colour"),
         (["network"], 5, "config.json"),

@@ -18,12 +18,23 @@ from torch import Tensor
 from crystalsmith.checkpoints.store import check_state, write_tensors
 from crystalsmith.errors import InputError
 from crystalsmith.network.arrangements import ArrangementNetwork, ArrangementSizes, Candidates
+from crystalsmith.schema import Items, Record, Text, interpreting, parse_json, whole
 from crystalsmith.symmetry.wyckoff import Template, Templates
 
 FILE = "arrangements.safetensors"
 """Beside a file of templates: how compositions choose among them."""
 
 FORMAT = "crystalsmith-arrangements-1"
+ABOUT = Record(
+    {
+        "sizes": Items(whole(1, 4096), 3, 3),
+        "positions": Items(Text(8), most=100_000),
+        "bases": Items(Items(whole(-1000, 1000), 9, 9), most=100_000),
+    },
+    {"training": Record()},
+)
+"""What the header of the file says."""
+
 MAX_ORDERS = 5040
 """Orders of elements of equal counts; compositions of more are not judged."""
 
@@ -139,21 +150,21 @@ def load_arrangements(path: Path) -> Arrangements:
     Raises:
         InputError: if the file is not that.
     """
+    mend = "make them with crystalsmith train --task arrangements"
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError("it is of another kind or version")
-            about = json.loads(metadata["about"])
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{path} holds no learned arrangements ({error}); {mend}.") from None
+    about = parse_json(metadata.get("about", ""), str(path), ABOUT, mend)
+    with interpreting(str(path), mend):
         positions = [(int(name[:-1]), str(name[-1])) for name in about["positions"]]
-        bases = [tuple(int(x) for x in basis) for basis in about["bases"]]
-        sizes = ArrangementSizes(len(positions) + 1, len(bases) + 1, *(int(n) for n in about["sizes"]))
+        bases = [tuple(basis) for basis in about["bases"]]
+        sizes = ArrangementSizes(len(positions) + 1, len(bases) + 1, *about["sizes"])
         network = ArrangementNetwork(sizes)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-        raise InputError(
-            f"{path} holds no learned arrangements ({error}); make them with crystalsmith train --task arrangements."
-        ) from None
     check_state(network.state_dict(), state, path)
     network.load_state_dict(state)
     return Arrangements(network.eval(), positions, bases, about.get("training", {}))

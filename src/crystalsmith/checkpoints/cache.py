@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crystalsmith.errors import InputError
 from crystalsmith.files import make_folder, replace_text
+from crystalsmith.schema import read_json
 
 HUB_PREFIX = "hf:"
 _COMPLETE = ("config.json", "model.safetensors")
@@ -56,7 +57,7 @@ def _list_path() -> Path:
 
 def _read_list() -> list[str]:
     try:
-        data = json.loads(_list_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = read_json(_list_path())
+    except (InputError, RuntimeError):  # a home that cannot be resolved
         return []
     return [item for item in data if isinstance(item, str)] if isinstance(data, list) else []

@@ -27,7 +27,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(weights, framework="np") as file:
             parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(f"{weights} cannot be read ({error}); copy or download the model again.") from None
     card = folder / CARD
     return {

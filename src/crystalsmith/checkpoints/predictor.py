@@ -12,16 +12,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from crystalsmith.checkpoints.store import CARD, CONFIG, WEIGHTS, check_state, read_config, write_tensors
+from crystalsmith.checkpoints.shapes import PREDICTOR
+from crystalsmith.checkpoints.store import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    check_state,
+    read_config,
+    read_weights,
+    write_tensors,
+)
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.files import replacing_folder
 from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.network.layers import empty_weights
 from crystalsmith.network.predictor import PropertyNetwork
+from crystalsmith.schema import Record, interpreting
 
 BUNDLED = Path(__file__).resolve().parents[1] / "predictors"
 """Folder of the predictors that come with the package."""
@@ -145,18 +154,18 @@ def load_predictor(folder: str | Path, device: torch.device | str = "cpu") -> Pr
             f"{folder} holds no predictor; make one with crystalsmith train --task property, or name a bundled one "
             f"({known})."
         )
-    config = read_config(folder)
-    if config.get("format") != FORMAT:
+    if read_config(folder, Record()).get("format") != FORMAT:
         raise InputError(f"{folder} is no predictor of this version; make one with crystalsmith train --task property.")
-    try:
+    config = read_config(folder, PREDICTOR)
+    with interpreting(f"The predictor {folder}", "copy it again"):
         sizes = {k: v for k, v in config["network"].items() if k != "kind"}
         told = dict(config["facts"])
-        told["elements"] = tuple(int(z) for z in told["elements"])
+        told["elements"] = tuple(told["elements"])
         facts = PredictorFacts(**{f.name: told[f.name] for f in fields(PredictorFacts)})
-        network = PropertyNetwork(GemNetConfig(**sizes))
-        state = load_file(folder / WEIGHTS)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as error:
-        raise InputError(f"The predictor {folder} cannot be read ({error}); the files are damaged.") from None
+        with empty_weights():
+            network = PropertyNetwork(GemNetConfig(**sizes))
+    state = read_weights(folder / WEIGHTS)
     check_state(network.state_dict(), state, folder / WEIGHTS)
-    network.load_state_dict(state)
+    single = {name: x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True) for name, x in state.items()}
+    network.load_state_dict(single, assign=True)
     return Predictor(network.to(device).eval(), facts)

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from crystalsmith.checkpoints.model import Model
+from crystalsmith.checkpoints.model import FORMAT, UPDATES, Model
+from crystalsmith.checkpoints.shapes import MEND, MODEL, check_sampling
 from crystalsmith.errors import InputError
 from crystalsmith.files import replacing, replacing_folder, sha256_of
+from crystalsmith.schema import Anything, Record, Shape, check, read_json, say
+from crystalsmith.versions import up_to_date
+
+MAX_CONFIG = 16 * 2**20
+"""Bytes of ``config.json`` that are read."""
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "card.md"
 
@@ -64,12 +69,7 @@ def read_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """
     model = Model.from_config(read_config(folder), empty=True)
     path = folder / WEIGHTS
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise InputError(f"The model {folder} has no {WEIGHTS}; copy or download it again.") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); copy or download it again.") from None
+    state = read_weights(path)
     check_state(model.network.state_dict(), state, path)
     # Copies: a tensor of the file is mapped from it, and half precision on disk is single precision here.
     single = {name: x.to(torch.float32 if x.is_floating_point() else x.dtype, copy=True) for name, x in state.items()}
@@ -78,24 +78,42 @@ def read_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     return model
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """``config.json`` of a model folder as plain data.
+def read_config(folder: Path, shape: Shape = MODEL) -> dict[str, Any]:
+    """``config.json`` of a model folder as plain data, checked against its shape (``checkpoints.shapes``).
 
     Raises:
-        InputError: if it is not a JSON object.
+        InputError: if it is no JSON object of that shape.
     """
     path = folder / CONFIG
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}); copy or download the model again.") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path} does not hold a JSON object; copy or download the model again.")
+    data: dict[str, Any] = read_json(path, Record({"format": Anything()}), MEND, max_bytes=MAX_CONFIG)
+    if shape is MODEL:
+        now = up_to_date(data, "", UPDATES)
+        if now is None:  # another version may look different altogether
+            raise InputError(f"{path} has format {say(data['format'])}; this version reads {FORMAT}.")
+        data = now
+    check(data, shape, str(path), MEND)
+    if shape is MODEL:
+        check_sampling(data.get("metadata", {}).get("sampling", {}), str(path))
     return data
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"The model {path.parent} has no {path.name}; copy or download it again.") from None
+    except Exception as error:  # the library has an error of its own, and others for types of number it does not know
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(f"{path} is not a readable safetensors file ({reason}); copy or download it again.") from None
+
+
 def check_state(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], where: Path | str) -> None:
-    """Refuse weights with a missing, extra, misshapen or non-finite tensor, by name.
+    """Refuse weights with a missing, extra, misshapen, mistyped or non-finite tensor, by name.
 
     Raises:
         InputError: naming the first such tensor.
@@ -108,8 +126,25 @@ def check_state(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor
         want, have = tuple(expected[name].shape), tuple(tensor.shape)
         if want != have:
             raise InputError(f"{where}: the tensor '{name}' has shape {have}, not {want}; it is of another model.")
+        if not _same_kind(expected[name].dtype, tensor.dtype):
+            raise InputError(
+                f"{where}: the tensor '{name}' holds numbers of type {_type(tensor.dtype)}, not "
+                f"{_type(expected[name].dtype)}; it is of another model, or damaged."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{where}: the tensor '{name}' holds numbers that are not finite; the file is damaged.")
+
+
+def _same_kind(want: torch.dtype, have: torch.dtype) -> bool:
+    """Whether numbers on disk may stand for those of the network: any precision of ours, never another kind."""
+    return have in _PRECISIONS if want.is_floating_point else have == want
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def weights_sha256(folder: str | Path) -> str:

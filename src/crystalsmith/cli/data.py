@@ -125,8 +125,9 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what a prepared data set holds: counts, sizes, elements, labels, and what was dropped."""
-    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.data.dataset import MEND, CrystalDataset
     from crystalsmith.data.info import describe
+    from crystalsmith.schema import interpreting
 
     dataset = CrystalDataset.open(folder)
     if verify:
@@ -134,7 +135,9 @@ def info(
     if as_json:
         print_json(dataset.manifest)
         return
-    print(describe(dataset.manifest))
+    with interpreting(str(folder / "manifest.json"), MEND):
+        text = describe(dataset.manifest)
+    print(text)
     if verify:
         print("\nall files are as they were written")
 

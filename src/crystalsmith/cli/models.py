@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from crystalsmith.cli import models_import
 from crystalsmith.cli._shared import examples, flowing, model_names, print_json
+from crystalsmith.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="List the models, show what they are, import and export them.")
 app.command("import", epilog=models_import.IMPORT_EPILOG, help=flowing(models_import.import_model.__doc__))(
@@ -24,7 +26,14 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON o
     from crystalsmith.checkpoints.facts import model_facts
     from crystalsmith.checkpoints.find import list_models
 
-    facts = [{**model_facts(folder), "name": name} for name, folder in list_models().items()]
+    facts, damaged = [], []
+    for name, folder in list_models().items():
+        try:
+            facts.append({**model_facts(folder), "name": name})
+        except InputError as error:
+            damaged.append(f"{name}: {error}")
+    for sentence in damaged:  # one that is damaged does not hide the others
+        print(f"crystalsmith: warning: {sentence}", file=sys.stderr)
     if as_json:
         print_json({"models": facts})
         return
@@ -32,6 +41,7 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON o
         print("No model is bundled with this installation; give --model the folder of one.")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -40,8 +50,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON o
         table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "purpose")
     for item in facts:
         table.add_row(
-            item["name"],
-            item["purpose"],
+            escape(item["name"]),
+            escape(item["purpose"]),
             f"{item['parameters']:,}",
             _megabytes(item["bytes"]),
         )

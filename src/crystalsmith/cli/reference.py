@@ -142,10 +142,11 @@ def _bias_table(found: dict[str, Any]) -> str:
 
 def _sentences(manifest: dict[str, Any]) -> str:
     counts = manifest["counts"]
-    lines = [f"{manifest['name']}: {counts['structures']} structures, {counts['hull_entries']} hull entries."]
+    name = manifest.get("name", "The reference")
+    lines = [f"{name}: {counts['structures']} structures, {counts['hull_entries']} hull entries."]
     if counts["hull_entries"]:
-        placed = "known" if manifest["elemental_energies"] else "not known, so total energies cannot be placed"
-        lines.append(f"Corrections: {manifest['corrections']}; elements: {len(manifest['elements'])}; ")
+        placed = "known" if manifest.get("elemental_energies") else "not known, so total energies cannot be placed"
+        lines.append(f"Corrections: {manifest.get('corrections')}; elements: {len(manifest.get('elements', ()))}; ")
         lines[-1] += f"elemental energies: {placed}."
     else:
         lines.append("No energies: novelty can be judged, stability cannot.")
@@ -153,5 +154,5 @@ def _sentences(manifest: dict[str, Any]) -> str:
         count = counts.get("hull_left_out", {}).get(what, len(names))
         shown = ", ".join(names[:5]) + (", ..." if count > 5 else "")
         lines.append(f"Energies without a place: {count} for {what.replace('_', ' ')} ({shown}).")
-    left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(counts["refused"].items()))
+    left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(counts.get("refused", {}).items()))
     return "\n".join([*lines, f"Left out: {left_out}."] if left_out else lines)

@@ -29,21 +29,20 @@ def report(
     num: Annotated[int, typer.Option(min=1, help="How many of them.")] = 2500,
 ) -> None:
     """Put the metrics of several evaluations into one page, side by side; or make a submission of one."""
-    import json
-
     from crystalsmith.evaluation.report.page import comparison
     from crystalsmith.evaluation.run import FORMAT
     from crystalsmith.files import replace_text
+    from crystalsmith.schema import interpreting, read_json
 
     loaded = []
     for run in runs:
         file = run / "metrics.json" if run.is_dir() else run
-        try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{file} cannot be read; give folders written by crystalsmith evaluate.") from None
+        mend = "give folders written by crystalsmith evaluate"
+        metrics = read_json(file, mend=mend)
         if not isinstance(metrics, dict) or metrics.get("format") != FORMAT:
             raise InputError(f"{file} is no evaluation of this version; run crystalsmith evaluate again.")
+        with interpreting(str(file), mend):
+            comparison([metrics], [str(run)])  # what cannot be shown is told by its file
         loaded.append(metrics)
     if submission is not None:
         from crystalsmith.evaluation.report.submission import write_submission

@@ -5,8 +5,7 @@ Reading needs NumPy and torch only.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crystalsmith.errors import InputError
 from crystalsmith.files import sha256_of
+from crystalsmith.schema import Items, Map, Number, Record, Text, check, read_json, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class CrystalDataset:
 
     def _check_sizes(self) -> None:
         crystals = int(self.manifest["counts"]["kept"])
-        atoms = int(self.offsets[-1]) if len(self.offsets) else -1
+        atoms = int(self.offsets[-1]) if self.offsets.ndim == 1 and len(self.offsets) else -1
         expected: dict[str, tuple[NDArray[Any], tuple[int, ...]]] = {
             "frac_coords": (self.frac_coords, (atoms, 3)),
             "cell": (self.cell, (crystals, 3, 3)),
@@ -94,6 +94,8 @@ class CrystalDataset:
                     f"{self.path / name}.npy has shape {array.shape} where the manifest and offsets say {shape}; "
                     "prepare the data set again."
                 )
+        if self.offsets[0] != 0 or (np.diff(self.offsets) < 1).any():
+            raise InputError(f"{self.path / 'offsets'}.npy does not ascend; {MEND}.")
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -184,19 +186,57 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} is no prepared data set (it has no manifest.json); make one with crystalsmith data prepare."
         )
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{file} is damaged; prepare the data set again.") from error
+    manifest = read_json(file, mend=MEND)
     if not isinstance(manifest, Mapping) or manifest.get("format") != FORMAT:
         raise InputError(f"{file} is not the manifest of a data set this version reads ({FORMAT}); prepare it again.")
-    _require(file, manifest, ("counts", "labels", "sha256", "settings"))
+    check(manifest, MANIFEST, str(file), MEND)
+    _check_labels(file, manifest)
     return dict(manifest)
 
 
-def _require(file: Path, manifest: Mapping[str, Any], keys: Sequence[str]) -> None:
-    if any(not isinstance(manifest.get(key), Mapping) for key in keys) or "kept" not in manifest["counts"]:
-        raise InputError(f"{file} is incomplete; prepare the data set again.")
+MEND = "prepare the data set again"
+
+_LABEL = Record(
+    {},
+    {
+        "file": Text(100),
+        "kind": Text(20),
+        "unit": Text(100),
+        "classes": Items(Text(100), most=1000),
+        "first": whole(0, 1),
+        "count": whole(),
+        "count_all": whole(),
+        **dict.fromkeys(("mean", "std", "min", "max", "q01", "q50", "q99"), Number(none=True)),
+    },
+)
+_READING = Record(
+    {"kind": Text(20), "numbers": whole(), "odd": whole(), "read": whole(), "example": Text(), "why": Text()}
+)
+
+MANIFEST = Record(
+    {
+        "counts": Record({"kept": whole()}, {"dropped": Map(whole())}),
+        "labels": Map(_LABEL, most=10_000),
+        "sha256": Map(Text(128), most=20_000),
+        "settings": Record(),
+    },
+    {
+        "name": Text(),
+        "source": Text(),
+        "created": Text(100),
+        "version": Text(100),
+        "num_atoms_histogram": Map(whole(), numbered=True, most=100_000),
+        "mean_density": Number(1e-12, 1e6),
+        "cell_variance": Map(Items(Number(0), 2, 2), most=100_000),
+        "elements": Map(whole(), most=120),
+        "columns": Map(_READING, most=10_000),
+        "columns_left_out": Map(Text(), most=10_000),
+    },
+)
+"""What the manifest of a data set holds."""
+
+
+def _check_labels(file: Path, manifest: Mapping[str, Any]) -> None:
     for name, facts in manifest["labels"].items():
         place = _label_file(name, facts)
         if Path(place).name != place or "\\" in place:

@@ -68,7 +68,20 @@ class Frames:
             raise RowError("too_many_atoms", f"{text} atoms in one frame (at most {MAX_SITES} are read)")
         _check(text)
         atoms = next(iter(read_xyz(io.StringIO(text), index=slice(0, 1))))
-        return row_of_atoms(number, name, atoms, atoms.info)
+        return row_of_atoms(number, name, atoms, atoms.info | _ids_as_written(text.split("\n", 2)[1], atoms.info))
+
+
+_ID = re.compile(rf'(?:^|\s)({"|".join(ID_NAMES)})=("(?:[^"\\]|\\.)*"|[^\s"]+)', re.IGNORECASE)
+
+
+def _ids_as_written(comment: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The ids that ASE took for numbers or truth values (``1e5``, ``007``, ``T``), as the file has them."""
+    found: dict[str, str] = {}
+    for match in _ID.finditer(comment):
+        key, text = match[1], match[2]
+        if key in values and not isinstance(values[key], str):
+            found[key] = re.sub(r"\\(.)", r"\1", text[1:-1]) if text.startswith('"') else text
+    return found
 
 
 def _check(text: str) -> None:

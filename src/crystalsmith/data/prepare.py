@@ -24,6 +24,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.files import replace_text, replacing_folder
 from crystalsmith.locks import locked
 from crystalsmith.progress import metered
+from crystalsmith.tables import safe_cell
 
 CHUNK = 1000
 """Rows that a worker gets at a time: enough to vectorise over, little enough to hold many of."""
@@ -218,7 +219,7 @@ def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
             table.writerow(["row", "id", "reason", "detail"])
 
         def write(refused: Iterable[Refused]) -> None:
-            table.writerows((r.number, r.id, r.reason, r.detail) for r in refused)
+            table.writerows((r.number, safe_cell(r.id), r.reason, safe_cell(r.detail)) for r in refused)
 
         yield write
 

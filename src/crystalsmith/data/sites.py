@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -93,10 +95,28 @@ def open_sites(dataset: Any) -> SiteTable:
         raise InputError(
             f"{path.parent} does not hold the symmetry of its crystals; run 'crystalsmith data symmetry {path.parent}'."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"{path} is damaged ({error}); run 'crystalsmith data symmetry' again.") from None
     if not np.array_equal(table.offsets, dataset.offsets):
         raise InputError(f"{path} is of other data; run 'crystalsmith data symmetry' again.")
+    atoms, crystals = len(dataset.atomic_numbers), len(dataset.offsets) - 1
+    ends = table.rotation_offsets
+    kinds = "".join(x.dtype.kind for x in (table.first, ends, table.rotations, table.slope, table.back))
+    whole_numbers = kinds.replace("u", "i") == "iiiff"
+    shapes = (
+        (table.first.shape, (atoms,)),
+        (table.slope.shape, (atoms, 3, 3)),
+        (table.back.shape, (atoms, 3, 3)),
+        (ends.shape, (crystals + 1,)),
+        (table.rotations.shape[1:], (3, 3)),
+    )
+    if not whole_numbers or any(have != want for have, want in shapes):
+        raise InputError(f"{path} is damaged (an array is of another shape); run 'crystalsmith data symmetry' again.")
+    if ends[0] != 0 or (np.diff(ends) < 1).any() or ends[-1] != len(table.rotations):
+        raise InputError(f"{path} is damaged (its rows do not add up); run 'crystalsmith data symmetry' again.")
+    count = np.repeat(np.diff(dataset.offsets), np.diff(dataset.offsets))
+    if (table.first < 0).any() or (table.first >= count).any() or not np.isfinite(table.slope).all():
+        raise InputError(f"{path} is damaged (numbers out of range); run 'crystalsmith data symmetry' again.")
     return table
 
 

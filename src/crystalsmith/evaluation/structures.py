@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crystalsmith.data.delimited import Delimited
 from crystalsmith.data.readers import Heard, open_source
 from crystalsmith.data.rows import Refused, Row
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
+from crystalsmith.schema import read_json, say
+from crystalsmith.tables import plain_cell
 
 GENERATED = "crystalsmith-generation-"
 """How the format of a folder written by ``crystalsmith generate`` begins."""
 
 DERIVED = {"space_group_symbol", "a", "b", "c", "alpha", "beta", "gamma"}
 """Columns of a run's table that are facts of the crystal and that an evaluation has no column for."""
+
+MAX_UNMADE = 1_000_000
+"""Crystals of an unfinished run that count as failed; more are refused, as each is a row of the results."""
 
 MIN_LENGTH = 1e-3
 """Angstrom; a lattice vector shorter than this, or a cell without volume, is no crystal that could be described."""
@@ -120,8 +124,8 @@ def sample_of(row: Row | Refused) -> Sample:
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """The ``manifest.json`` of a folder that one of our commands wrote; None where there is none."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json(path / "manifest.json")
+    except InputError:
         return None
     return manifest if isinstance(manifest, dict) else None
 
@@ -155,16 +159,21 @@ def _asked(row: dict[str, str]) -> dict[str, str]:
 
 
 def _unmade(folder: Path, table: list[dict[str, str]]) -> int:
-    asked = (read_manifest(folder) or {}).get("settings", {}).get("num")
-    return max(0, asked - len(table)) if isinstance(asked, int) else 0
+    settings = (read_manifest(folder) or {}).get("settings")
+    asked = settings.get("num") if isinstance(settings, Mapping) else None
+    unmade = max(0, asked - len(table)) if isinstance(asked, int) and not isinstance(asked, bool) else 0
+    if unmade > MAX_UNMADE:
+        raise InputError(
+            f"{folder / 'manifest.json'} asks for {say(asked)} crystals, of which {len(table):,} are there; finish the "
+            "run, or give crystals.extxyz alone to judge what there is."
+        )
+    return unmade
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{k: v for k, v in row.items() if k is not None and v is not None} for row in csv.DictReader(file)]
-    except OSError:
-        raise InputError(f"{path} cannot be read; give the folder of a whole generation run.") from None
+    if not path.is_file():
+        raise InputError(f"{path} cannot be read; give the folder of a whole generation run.")
+    return [{name: plain_cell(text) for name, text in row.items()} for row in Delimited.open(path).records()]
 
 
 def _with_unique_names(samples: list[Sample]) -> list[Sample]:

@@ -24,12 +24,32 @@ from crystalsmith.files import append_text, make_folder, replace_text, replacing
 from crystalsmith.formats import complete_frames
 from crystalsmith.generation.describe import COLUMNS, GEOMETRIES, Description
 from crystalsmith.locks import is_empty
+from crystalsmith.schema import Flag, Items, Map, Number, Record, Text, check, interpreting, read_json, whole
+from crystalsmith.tables import safe_cell
 from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-generation-1"
 UPDATES: tuple[Update, ...] = ()
 """From each earlier version to the next."""
 
+MEND = "choose a new folder"
+
+MANIFEST = Record(
+    {
+        "status": Text(40),
+        "model": Record({"name": Text(), "source": Text(), "weights_sha256": Text(128)}),
+        "settings": Record({"num": whole(1, 2**32), "batch_size": whole(1, 2**20), "trajectories": Flag()}),
+        "batches": Items(Items(Number(0, 1e15), 2, 8)),
+        "counts": Map(whole()),
+    },
+    {
+        "columns": Items(Text(200), most=10_000),
+        "sessions": Items(Record()),
+        "failed": Items(Record()),
+        "span": Items(whole(0, 2**32), 2, 2),
+    },
+)
+"""What ``manifest.json`` must hold to go on with a run; its settings are read by ``generation.request``."""
 
 WHOLE = 4_000_000
 """Bytes up to which a growing file is replaced as a whole for each batch."""
@@ -98,21 +118,18 @@ class OutputFolder:
             InputError: if there is none or its manifest cannot be read.
         """
         place = path / "manifest.json"
-        try:
-            manifest = json.loads(place.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{path} holds no run to resume (no manifest.json); choose a new folder.") from None
-        except (OSError, ValueError):
-            raise InputError(f"{place} cannot be read; choose a new folder.") from None
-        manifest = up_to_date(manifest, FORMAT.rpartition("-")[0], UPDATES)
+        if not place.exists():
+            raise InputError(f"{path} holds no run to resume (no manifest.json); choose a new folder.")
+        manifest = up_to_date(read_json(place, mend=MEND), FORMAT.rpartition("-")[0], UPDATES)
         if manifest is None:
             raise InputError(f"{place} was not written by this version of crystalsmith; choose a new folder.")
-        return OutputFolder(path, manifest)
+        return OutputFolder(path, check(manifest, MANIFEST, str(place), MEND))
 
     def recover(self) -> int:
         """Cut the files back to the last batch that all of them hold in full, and return :attr:`finished`."""
         (self.path / "cif").mkdir(exist_ok=True)
-        rows = _intact_rows(self.table, self.columns, self.first)
+        with interpreting(str(self.table), MEND):
+            rows = _intact_rows(self.table, self.columns, self.first)
         text = _read(self.geometries)
         frames = list(complete_frames(text))
         batches = self.manifest["batches"]
@@ -291,7 +308,7 @@ def _intact_rows(path: Path, columns: Sequence[str], first: int) -> list[dict[st
 
 def _csv(rows: Sequence[Any]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
     return buffer.getvalue()
 
 

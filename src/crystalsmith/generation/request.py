@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crystalsmith.diffusion.solvers import parse_solver
 from crystalsmith.generation.choosing import Choosing
 from crystalsmith.generation.compositions import Compositions
-from crystalsmith.generation.num_atoms import Histogram
+from crystalsmith.generation.num_atoms import MAX_ATOMS, Histogram
 from crystalsmith.generation.plans.compositions import composed
 from crystalsmith.generation.plans.formula import ruled
 from crystalsmith.generation.plans.histogram import sized
@@ -22,6 +23,20 @@ from crystalsmith.generation.sampling import Sampling
 from crystalsmith.generation.space_groups import SpaceGroups
 from crystalsmith.generation.start import Starts
 from crystalsmith.generation.targets import Targets
+from crystalsmith.schema import (
+    Anything,
+    Either,
+    Flag,
+    Items,
+    Map,
+    Number,
+    Record,
+    Text,
+    Tuple,
+    check,
+    interpreting,
+    whole,
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,22 @@ class Request:
         return dataclasses.asdict(self) | {"num_atoms": {str(n): w for n, w in self.num_atoms.items()}}
 
     @staticmethod
+    def read(values: Mapping[str, Any], where: str, mend: str) -> Request:
+        """The request that a file holds, checked: its shape, its numbers, and that its crystals can be planned.
+
+        Raises:
+            InputError: if it is not one.
+        """
+        check(values, SETTINGS_SHAPE, where, mend)
+        with interpreting(where, mend):
+            request = Request.from_dict(values)
+            parse_solver(",".join([request.solver, *(f"{k}={v!r}" for k, v in request.solver_settings.items())]))
+            for index in range(min(request.num, TRIED)):
+                if not 1 <= request.plan(index).num_atoms <= MAX_ATOMS:
+                    raise ValueError(f"crystal {index} would have {request.plan(index).num_atoms} atoms")
+        return request
+
+    @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Request:
         """The request that :meth:`to_dict` wrote."""
         # An option that is newer than the run is not there.
@@ -131,6 +162,65 @@ class Request:
                 fields[name] = kind.from_dict(fields[name])
         return Request(**fields)
 
+
+TRIED = 16
+"""Crystals of a request from a file that are planned at once."""
+
+_ATOMS = Items(whole(1, 100), 0, 100)
+_FORMULA = Items(Tuple((whole(1, 100), whole(1, MAX_ATOMS))), 0, 100)
+_UNITS = Items(whole(1, MAX_ATOMS), 0, MAX_ATOMS)
+_POINT = Tuple((Number(-1e6, 1e6),) * 3)
+_CRYSTAL = Tuple((Items(_POINT, 1, MAX_ATOMS), Tuple((_POINT,) * 3), Items(whole(1, 100), 1, MAX_ATOMS)))
+
+SETTINGS_SHAPE = Record(
+    {
+        "num": whole(1, 2**32),
+        "seed": whole(0, 2**63),
+        "num_atoms": Map(Number(0, 1e15), numbered=True, most=MAX_ATOMS),
+        "solver": Text(200),
+        "steps": whole(1, 10**6),
+        "precision": Text(choices=("float32", "bf16")),
+    },
+    {
+        "temperature": Number(0.01, 100),
+        "solver_settings": Map(Number(-1e6, 1e6), most=100),
+        "steering": Map(Anything(), most=1000),
+        "rules": Record(
+            {"allowed": _ATOMS, "required": _ATOMS, "formula": _FORMULA, "formula_units": _UNITS}, none=True
+        ),
+        "start": Record(
+            {"crystals": Items(_CRYSTAL, 1), "fix_sites": Items(whole(0, MAX_ATOMS))},
+            {"strength": Number(1e-6, 1), "resample": whole(1, 100), "fix_cell": Flag(), "fix_elements": Flag()},
+            none=True,
+        ),
+        "targets": Record(
+            {
+                "targets": Items(
+                    Record(
+                        {
+                            "name": Text(200),
+                            "kind": Text(choices=("scalar", "log", "category", "elements")),
+                            "values": Items(Either((Number(none=True), Text(400)))),
+                            "bounds": Tuple((Number(), Number()), none=True),
+                            "guidance": Number(-1e6, 1e6),
+                        }
+                    ),
+                    1,
+                    200,
+                ),
+                "interval": Tuple((Number(0, 1), Number(0, 1))),
+            },
+            none=True,
+        ),
+        "compositions": Record(
+            {"ids": Items(Text(), 1), "formulas": Items(Text(), 1), "units": Items(Items(whole(1, MAX_ATOMS), 1), 1)},
+            none=True,
+        ),
+        "space_groups": Record({"numbers": Items(whole(1, 230), 0, 230), "file": Text()}, none=True),
+        "sizes_asked": Flag(),
+    },
+)
+"""What the settings of a run must look like in its manifest."""
 
 _PARTS: dict[str, Any] = {
     "rules": Rules,

@@ -165,12 +165,12 @@ def parse_formula(text: str) -> dict[int, int]:
 
     try:
         amounts = Composition(text.strip()).get_el_amt_dict() if 0 < len(text.strip()) <= MAX_FORMULA else {}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RecursionError):
         amounts = {}
     if sum(amounts.values(), 0.0) > MAX_ATOMS:
         raise InputError(f"--formula {text[:40]!r} has more than {MAX_ATOMS:,} atoms, the most that are sampled.")
     if not amounts or any(abs(x - round(x)) > 1e-9 or round(x) < 1 for x in amounts.values()):
-        raise InputError(f"--formula {text!r} is not a formula of whole numbers; write for example LiFePO4.")
+        raise InputError(f"--formula {text[:60]!r} is not a formula of whole numbers; write for example LiFePO4.")
     return {parse_chemical_system(name)[0]: round(x) for name, x in amounts.items()}
 
 

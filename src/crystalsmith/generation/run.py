@@ -17,7 +17,7 @@ from crystalsmith.errors import InputError
 from crystalsmith.evaluation.efficiency import peak_memory_mib
 from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
-from crystalsmith.generation.folder import OutputFolder, is_occupied, now, refuse_occupied
+from crystalsmith.generation.folder import MEND, OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.making import make_request, number_of, warnings_of
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
@@ -209,12 +209,9 @@ def _resumed(out: Path, options: Options) -> _Session:
 
     folder = OutputFolder.open(out)
     device = choose_device(options.device)
-    try:
-        known, settings = folder.manifest["model"], folder.manifest["settings"]
-        request = Request.from_dict(settings)
-        name = known["source"]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{out / 'manifest.json'} is incomplete; choose a new folder.") from None
+    known, settings = folder.manifest["model"], folder.manifest["settings"]
+    request = Request.read(settings, f"{out / 'manifest.json'}", MEND)
+    name = known["source"]
     source = options.model or name
     model = load_model(source)
     if weights_sha256(find_model(source)) != known["weights_sha256"]:

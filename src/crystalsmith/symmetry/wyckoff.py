@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crystalsmith.errors import InputError
+from crystalsmith.schema import Items, Map, Number, Record, Text, Tuple, read_json, whole
 from crystalsmith.symmetry.groups import search
 
 Floats = NDArray[np.float64]
@@ -142,14 +143,26 @@ def totals(pattern: str, sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(atoms[name] for name in sorted(atoms))
 
 
+TEMPLATES_SHAPE = Record(
+    {
+        "bases": Items(Items(whole(-1000, 1000), 9, 9)),
+        "templates": Items(Tuple((whole(1, 230), Text(2000), Text(2000), whole(), whole(1)))),
+        "points": Map(Items(Number(-1000, 1000), 3, 3)),
+    },
+    {"source": Text()},
+)
+"""What a file of templates holds."""
+
+
 def read_templates(path: Path) -> Templates:
     """The templates of a file that :meth:`Templates.to_json` wrote.
 
     Raises:
         InputError: if the file is not one.
     """
+    mend = "make one with 'crystalsmith data symmetry'"
+    data = read_json(path, TEMPLATES_SHAPE, mend)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         bases = [tuple(int(x) for x in row) for row in data["bases"]]
         rows = [(int(n), str(letters), str(p), int(b), int(c)) for n, letters, p, b, c in data["templates"]]
         counts = {Template(n, letters, bases[b], pattern): c for n, letters, pattern, b, c in rows}
@@ -157,6 +170,8 @@ def read_templates(path: Path) -> Templates:
         complete = all((t.number, letter) in points for t in counts for letter in t.letters)
         if not (complete and counts and all(c > 0 for c in counts.values())):
             raise ValueError("entries are missing")
+        if any(len(t.letters) != len(t.pattern or t.letters) or not t.letters for t in counts):
+            raise ValueError("letters and patterns differ in length")
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(
             f"{path} is not a file of Wyckoff templates ({error}); make one with 'crystalsmith data symmetry'."

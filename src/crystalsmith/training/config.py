@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from crystalsmith.errors import InputError
 from crystalsmith.files import replace_text
+from crystalsmith.schema import read_yaml
 from crystalsmith.training.settings import assign, read, require, seconds
 
 Precision = Literal["32", "tf32", "bf16-mixed"]
@@ -372,16 +373,7 @@ def find_recipe(path: str | Path) -> Path:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The recipe {path} cannot be read ({error}).") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        at = f" at line {line + 1}" if line is not None else ""
-        raise InputError(f"The recipe {path} is not valid YAML{at}; mend the file.") from None
+    tree = read_yaml(path, "mend the recipe")
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -53,5 +53,7 @@ class WeightAverage:
     def restore(self, tensors: dict[str, Tensor], updates: int) -> None:
         """Take up the state of an earlier session."""
         for name, average in zip(self.names, self.average, strict=True):
+            if tensors[name].shape != average.shape or not tensors[name].is_floating_point():
+                raise ValueError(f"the average of {name} is of another shape or type")
             average.copy_(tensors[name])
         self.updates = updates

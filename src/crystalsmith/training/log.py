@@ -31,13 +31,14 @@ class CsvLog:
         replace_text(path, "".join([_line(self.columns), *kept]))
 
     def _kept_lines(self, last_step: int) -> list[str]:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         step = self.columns.index("step")
         kept = []
         for line in lines[1:]:
-            cells = next(csv.reader([line]), [])
+            cells = next(csv.reader([line.replace("\0", "")[:100_000]]), [])
             whole = line.endswith("\n") and len(cells) == len(self.columns)
-            if whole and cells[step].isdigit() and int(cells[step]) <= last_step:
+            number = cells[step] if whole else ""
+            if number.isascii() and number.isdigit() and len(number) < 19 and int(number) <= last_step:
                 kept.append(line)
         return kept
 

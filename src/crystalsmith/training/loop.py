@@ -16,6 +16,7 @@ from torch import Tensor
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import save_model
 from crystalsmith.errors import InputError
+from crystalsmith.schema import interpreting
 from crystalsmith.signals import exit_code
 from crystalsmith.training.card import RunFacts, render_card
 from crystalsmith.training.config import Recipe
@@ -27,7 +28,7 @@ from crystalsmith.training.memory import spare_memory
 from crystalsmith.training.objective import LOSSES, FlatNetwork, as_denoiser, loss_table, pass_losses
 from crystalsmith.training.record import Record, Tally
 from crystalsmith.training.schedule import Limits
-from crystalsmith.training.state import FILE, load_state, save_state
+from crystalsmith.training.state import FILE, MEND, load_state, save_state
 from crystalsmith.training.validation import ValidationResult, validate
 
 if TYPE_CHECKING:
@@ -332,13 +333,16 @@ class Loop:
                 f"The data set is not the one that {self.out} was trained on; resume with the same data "
                 "or start a new run in another folder."
             )
-        self.learner.restore(tensors, numbers["ema_updates"])
+        with interpreting(f"The training state {self.out / FILE}", MEND):
+            self.learner.restore(tensors, numbers["ema_updates"])
         for name in _COUNTERS:
             setattr(self, name, numbers.get(name, getattr(self, name)))
         self.earlier = self.elapsed = numbers["seconds"]
         self.tally.busy = numbers.get("busy", 0.0)
-        self.tally.sums = torch.tensor(numbers["meter"], dtype=torch.float64)
-        self.epoch_tally.sums = torch.tensor(numbers["epoch_meter"], dtype=torch.float64)
+        for tally, name in ((self.tally, "meter"), (self.epoch_tally, "epoch_meter")):
+            if len(numbers[name]) != len(tally.sums):
+                raise InputError(f"The training state {self.out / FILE} is damaged at {name} (its length); {MEND}.")
+            tally.sums = torch.tensor(numbers[name], dtype=torch.float64)
         self.learner.rate.restore(numbers["rate"])
 
     def _save_model(self, name: str) -> None:

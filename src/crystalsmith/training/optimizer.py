@@ -86,6 +86,9 @@ def restore_optimizer(
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if names[parameter] in by_name:
+                for field, value in by_name[names[parameter]].items():
+                    if not value.is_floating_point() or (value.ndim and value.shape != parameter.shape):
+                        raise ValueError(f"{field} of {names[parameter]} is of another shape or type")
                 # Step counts (scalars) stay on the host, where Adam keeps them.
                 optimizer.state[parameter] = {
                     field: value.to(parameter.device) if value.ndim else value

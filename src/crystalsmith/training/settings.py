@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from crystalsmith.errors import InputError
+from crystalsmith.schema import parse_yaml
 
 T = TypeVar("T")
+
+LARGEST = 1e19
+"""No setting is a number of this size."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -76,13 +82,17 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is bool and isinstance(value, bool):
         return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) < LARGEST:
+        raise InputError(f"{where} is a number that no setting can be.")
     if kind is int and not isinstance(value, bool) and isinstance(value, (int, float)) and value == int(value):
         return int(value)
     if kind is float and not isinstance(value, bool):
         try:
-            return float(value)
-        except (TypeError, ValueError):
-            pass
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if abs(number) < LARGEST:
+            return number
     if kind is str and isinstance(value, str):
         return value
     if kind in (dict, Mapping) or kind is getattr(typing, "Mapping", None):
@@ -94,7 +104,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
 
 
 def _say(value: Any) -> str:
-    return "nothing" if value is None else repr(value)
+    return "nothing" if value is None else reprlib.repr(value)
 
 
 def require(condition: bool, sentence: str) -> None:
@@ -136,15 +146,10 @@ def assign(tree: dict[str, Any], assignment: str) -> None:
     Raises:
         InputError: if there is no equals sign or the path runs through something that is not a section.
     """
-    import yaml
-
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         raise InputError(f"--set {assignment} is not of the form key=value; write for example --set optimizer.lr=1e-3.")
-    try:
-        value = yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError:
-        raise InputError(f"--set {assignment}: the value is not valid YAML; quote it if it is text.") from None
+    value = parse_yaml(text, f"--set {assignment[:80]}: the value", "quote it if it is text") if text.strip() else None
     *sections, key = path.strip().split(".")
     for section in sections:
         tree = tree.setdefault(section, {})

@@ -132,6 +132,13 @@ def _entries(path: Path, head: bytes) -> list[zipfile.ZipInfo]:
         raise InputError(f"{path} is not a checkpoint as torch writes them since 1.6 (a zip file); it is not read.")
     try:
         with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums of its entries
+            if damaged is not None:
+                raise InputError(
+                    f"{path} is damaged at {damaged[:80]} (its checksum differs); copy or download it again."
+                )
             return archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError):
         raise InputError(f"{path} is a truncated or damaged zip file; copy or download it again.") from None

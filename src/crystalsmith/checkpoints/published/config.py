@@ -17,8 +17,8 @@ from crystalsmith.errors import InputError
 from crystalsmith.network.conditioning import ConditionConfig, Kind
 from crystalsmith.network.denoiser import DenoiserConfig
 from crystalsmith.network.gemnet import GemNetConfig
+from crystalsmith.schema import read_yaml
 
-MAX_BYTES = 4_000_000
 LOG_SCALED = frozenset({"ml_bulk_modulus", "dft_bulk_modulus"})
 """Properties whose logarithm the published model takes first."""
 
@@ -299,25 +299,4 @@ def _show(value: Any) -> str:
 
 
 def _load_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        size = path.stat().st_size
-        text = path.read_text(encoding="utf-8") if size <= MAX_BYTES else ""
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give the folder of a published model.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text; give the folder of a published model.") from None
-    if size > MAX_BYTES:
-        raise InputError(f"{path} has {size:,} bytes; that is no configuration file.")
-    try:
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader))
-        data = None if aliases else yaml.load(text, Loader=yaml.SafeLoader)
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(f"{path} holds something other than plain data ({error.problem}); it is not read.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputError(f"{path} is not valid YAML ({problem}); copy or download it again.") from None
-    if aliases:
-        raise InputError(f"{path} uses YAML aliases; write the values out.")
-    return data
+    return read_yaml(path, "give the folder of a published model, or copy it again")

@@ -27,6 +27,7 @@ from crystalsmith.evaluation.potential.single_points import Energies, potential_
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.statistics import rate
 from crystalsmith.files import replace_text
+from crystalsmith.schema import Map, Record, Text, interpreting, of_type, read_json
 
 Floats = NDArray[np.float64]
 
@@ -219,13 +220,12 @@ def read_bias(reference: Reference, potential: Potential) -> dict[str, ElementBi
     file = potential_file(reference, potential, ".bias.json")
     if not file.exists():
         return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+    mend = "measure it again with crystalsmith reference bias"
+    record = read_json(file, Record({"format": Text(), "elements": Map(of_type(ElementBias), most=120)}), mend)
+    with interpreting(str(file), mend):
         if record["format"] != FORMAT:
-            raise ValueError
+            raise ValueError(f"its format is {record['format']}")
         return {symbol: ElementBias(**values) for symbol, values in record["elements"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{file} is damaged; measure it again with crystalsmith reference bias.") from None
 
 
 def flag_biased(crystals: Sequence[Judged], biases: Mapping[str, ElementBias]) -> dict[str, Any]:

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from crystalsmith.engine.run import Engine, run
 from crystalsmith.engine.schedule import TIMED_OUT
+from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.potentials import worker_calculator
 from crystalsmith.files import append_line
 from crystalsmith.progress import metered
+from crystalsmith.schema import of_type, parse_json
 
 FILE = "elastic.jsonl"
 
@@ -221,8 +223,8 @@ def _read(file: Path) -> dict[str, Modulus]:
     found = {}
     for line in lines:
         try:
-            result = Modulus(**json.loads(line))
-        except (ValueError, TypeError):
+            result = Modulus(**parse_json(line, str(file), of_type(Modulus)))
+        except (InputError, TypeError):
             continue
         found[result.key] = result
     return found

@@ -6,7 +6,6 @@ that goes on skips what stands there.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 import warnings
@@ -44,6 +43,16 @@ from crystalsmith.evaluation.potential.relaxed import (
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.files import append_line, read_lines, replace_text
 from crystalsmith.progress import metered
+from crystalsmith.schema import (
+    Items,
+    Number,
+    Record,
+    Text,
+    interpreting,
+    parse_json,
+    parse_lines,
+    whole,
+)
 
 FILE = "relaxed.jsonl"
 GEOMETRIES = "relaxed.extxyz"
@@ -219,6 +228,28 @@ def _identity(settings: Relaxation) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
 
 
+_VECTORS = Items(Items(Number(-1e6, 1e6), 3, 3), 0, 10_000, none=True)
+RESULT = Record(
+    {"id": Text(), "key": Text(200)},
+    {
+        "failure": Text(200),
+        "detail": Text(),
+        "energy": Number(-1e9, 1e9, none=True),
+        "energy_given": Number(-1e9, 1e9, none=True),
+        "frac_coords": _VECTORS,
+        "cell": Items(Items(Number(-1e6, 1e6), 3, 3), 3, 3, none=True),
+        "numbers": Items(whole(1, 118), 0, 10_000, none=True),
+        "forces": _VECTORS,
+        "stress": Items(Number(-1e6, 1e6), 6, 6, none=True),
+        "rmsd": Number(0, none=True),
+        "steps": whole(),
+        "seconds": Number(0, 1e12),
+        "optimizer": Text(40),
+    },
+)
+"""One line of ``relaxed.jsonl``."""
+
+
 def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     """The results on disk; a last line cut short is dropped, and a file that is not there is begun.
 
@@ -234,11 +265,13 @@ def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
     if not lines:
         append_line(file, {"settings": _identity(settings)})
         return []
-    try:
-        head = json.loads(lines[0])["settings"]
-        results = [Relaxed(**json.loads(line)) for line in lines[1:]]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file} is damaged; choose another --out.") from None
+    mend = "choose another --out"
+    head = parse_json(lines[0], str(file), Record({"settings": Record()}), mend)["settings"]
+    with interpreting(str(file), mend):
+        results = [Relaxed(**values) for values in parse_lines(lines[1:], str(file), RESULT, mend)]
+        for result in results:
+            if not result.failure:
+                _check_arrays(result)
     wanted = _identity(settings)
     head = _identity(Relaxation()) | head  # a setting that came later had its default
     if head != wanted:
@@ -247,6 +280,13 @@ def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
             f"{file} was made with another {' and '.join(changed)}; go on with the same, or choose another --out."
         )
     return results
+
+
+def _check_arrays(result: Relaxed) -> None:
+    """A relaxed crystal has as many coordinates and forces as atoms."""
+    atoms = len(result.numbers or ())
+    if not atoms or len(result.frac_coords or ()) != atoms or len(result.forces or ()) != atoms:
+        raise ValueError(f"the arrays of {result.id} differ in length")
 
 
 def _write_geometries(file: Path, results: Sequence[Relaxed]) -> None:

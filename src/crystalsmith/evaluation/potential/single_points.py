@@ -32,6 +32,7 @@ from crystalsmith.evaluation.potential.relaxed import key_of, unknown_elements
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.files import append_line, read_lines
 from crystalsmith.progress import metered
+from crystalsmith.schema import interpreting, of_type, parse_lines
 
 FOLDER = "potentials"
 
@@ -177,10 +178,10 @@ class Energies:
         """Hash of the structure to what is known; the later one where two runs computed the same."""
         if not self.file.exists():
             return {}
-        try:
-            points = [SinglePoint(**json.loads(line)) for line in read_lines(self.file)[1:]]
-        except (ValueError, TypeError, OSError):
-            raise InputError(f"{self.file} is damaged; delete it, and its energies are computed again.") from None
+        mend = "delete it, and its energies are computed again"
+        with interpreting(str(self.file), mend):
+            records = parse_lines(read_lines(self.file)[1:], str(self.file), of_type(SinglePoint), mend)
+            points = [SinglePoint(**values) for values in records]
         return {point.key: point for point in points}
 
 

@@ -6,7 +6,6 @@ peers of a crystal are found by bisection and only they are read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from crystalsmith.elements import NUMBERS, SYMBOLS
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays, formula_key
 from crystalsmith.evaluation.reference.hull import Hull, System, by_system
+from crystalsmith.schema import Items, Map, Number, Record, Text, check, read_json, whole
 from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-reference-1"
@@ -35,6 +35,25 @@ ADDED_ELEMENT = "element "
 """How the names of the entries at zero begin that stand for the elements, whether or not the input listed them."""
 SCHEMES = ("mp2020", "none")
 """Correction schemes this package can bring a potential's energies to; a reference may name others."""
+
+
+MEND = "build the reference again"
+
+MANIFEST = Record(
+    {"counts": Record({"structures": whole(), "hull_entries": whole()}, {"refused": Map(whole())})},
+    {
+        "name": Text(),
+        "created": Text(100),
+        "sources": Items(Text()),
+        "splits": Items(Text(20), none=True),
+        "corrections": Text(200, none=True),
+        "pymatgen": Text(100, none=True),
+        "elemental_energies": Map(Number(-1e6, 1e6), most=120, none=True),
+        "elements": Items(Text(3), most=120),
+        "hull_left_out": Map(Items(Text())),
+    },
+)
+"""What the manifest of a reference holds."""
 
 
 class Reference:
@@ -64,22 +83,51 @@ class Reference:
         file = folder / "manifest.json"
         if not file.is_file():
             raise InputError(f"{folder} is no reference set; make one with crystalsmith reference build.")
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise InputError(f"{file} is damaged; build the reference again.") from None
-        manifest = up_to_date(manifest, FORMAT.rpartition("-")[0], UPDATES)
+        manifest = up_to_date(read_json(file, mend=MEND), FORMAT.rpartition("-")[0], UPDATES)
         if manifest is None:
             raise InputError(f"{folder} is no reference set of this version ({FORMAT}); build it again.")
-        if not isinstance(manifest.get("counts"), dict):
-            raise InputError(f"{file} is incomplete; build the reference again.")
+        check(manifest, MANIFEST, str(file), MEND)
         return cls(folder, manifest)
 
     def _check_sizes(self) -> None:
-        sizes = {"cell": self.num_structures, "ids": self.num_structures, "hull_energies": self.num_entries}
-        for name, expected in sizes.items():
-            if name in self._arrays and len(self._arrays[name]) != expected:
-                raise InputError(f"{self.path / name}.npy is not of the size the manifest says; build it again.")
+        """Refuse arrays of other shapes or types than the format has, or that do not add up."""
+        crystals, entries = self.num_structures, self.num_entries
+        atoms = self._rows("offsets", crystals)
+        parts = self._rows("hull_offsets", entries)
+        one = {"ids": "SU", "formulas": "S", "density": "f", "space_group": "iu"}
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "frac_coords": ((atoms, 3), "f"),
+            "atomic_numbers": ((atoms,), "iu"),
+            "cell": ((crystals, 3, 3), "f"),
+            **{name: ((crystals,), kinds) for name, kinds in one.items()},
+            "hull_elements": ((parts,), "iu"),
+            "hull_amounts": ((parts,), "f"),
+            "hull_energies": ((entries,), "f"),
+            "hull_ids": ((entries,), "SU"),
+        }
+        for name, (shape, kinds) in shapes.items():
+            if name in self._arrays and (
+                self._arrays[name].shape != shape or self._arrays[name].dtype.kind not in kinds
+            ):
+                raise InputError(f"{self.path / name}.npy is not of the size and type the manifest says; {MEND}.")
+        if entries:
+            numbers, amounts = self._arrays["hull_elements"], self._arrays["hull_amounts"]
+            energies = self._arrays["hull_energies"]
+            sane = numbers.min() >= 1 and numbers.max() <= len(SYMBOLS) and bool((amounts > 0).all())
+            if not (sane and np.isfinite(energies).all() and np.isfinite(amounts).all()):
+                raise InputError(f"The hull of {self.path} holds impossible numbers; {MEND}.")
+
+    def _rows(self, name: str, count: int) -> int:
+        """What the offsets of an array end with; 0 where there is none."""
+        if not count:
+            return 0
+        offsets = self._arrays[name]
+        if offsets.shape != (count + 1,) or offsets.dtype.kind not in "iu":
+            raise InputError(f"{self.path / name}.npy is not of the size and type the manifest says; {MEND}.")
+        steps = np.diff(offsets.astype(np.int64))
+        if offsets[0] != 0 or (steps < 1).any():
+            raise InputError(f"{self.path / name}.npy does not ascend; {MEND}.")
+        return int(offsets[-1])
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from crystalsmith.evaluation.report.cifs import write_cifs
 from crystalsmith.evaluation.report.hull import hull_sentences
 from crystalsmith.evaluation.report.page import page
 from crystalsmith.files import replace_text
+from crystalsmith.tables import safe_cell
 
 COLUMNS = (
     "id",
@@ -148,7 +149,7 @@ def finite(value: Any) -> Any:
 def csv_text(rows: Sequence[Sequence[Any]]) -> str:
     """Rows as CSV."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
     return buffer.getvalue()
 
 
