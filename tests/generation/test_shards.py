@@ -211,3 +211,24 @@ def test_the_command_line(untrained, tmp_path, monkeypatch) -> None:
     assert CliRunner().invoke(app, [*asked, "--shard", "0/2"]).exit_code == 0
     result = CliRunner().invoke(app, ["merge", out])
     assert "4 crystals of 2 shards" in result.output
+
+
+@pytest.mark.parametrize("cut", [0, 1, 60, 2000])
+def test_a_run_whose_files_grow_in_place_is_the_same_and_goes_on(options, whole, tmp_path, monkeypatch, cut) -> None:
+    """As in runs of more than a thousand batches: the first are told as one, a tail that is cut short is made again."""
+    from crystalsmith.generation import folder
+
+    monkeypatch.setattr(folder, "WHOLE", 0)
+    monkeypatch.setattr(folder, "NAMED", 2)
+    out = tmp_path / "out"
+    generate(out, options)
+    assert files(out) == files(whole)
+    batches = record(out)["batches"]
+    assert [batch[:2] for batch in batches] == [[0, 21], [21, 22]]
+    assert batches[0][3] == BATCH
+    for name in ("crystals.csv", "crystals.extxyz"):
+        data = (out / name).read_bytes()
+        (out / name).write_bytes(data[: len(data) - cut])
+    summary = generate(out, Options(), resume=True)
+    assert (summary.status, summary.finished) == ("complete", NUM)
+    assert files(out) == files(whole)
