@@ -47,7 +47,7 @@ def mutated(tree: Any, draw: Callable[[Any], Any]) -> Any:
     tree = copy.deepcopy(tree)
     for _ in range(draw(st.integers(1, 2))):
         at = draw(st.sampled_from(list(places(tree))))
-        value = draw(st.sampled_from([*ODD, deep(60)]))
+        value = copy.deepcopy(draw(st.sampled_from([*ODD, deep(60)])))  # a second mutation may change it
         if not at:
             if draw(st.booleans()):
                 return value

@@ -97,7 +97,7 @@ def test_the_error_of_gold_is_measured_kept_and_flagged(metal_reference, in_proc
 
     file = next((metal_reference / "potentials").glob("*.bias.json"))
     file.write_text(file.read_text()[:100])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_bias(reference, find_potential(EMT))
 
 

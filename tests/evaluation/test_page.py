@@ -49,7 +49,7 @@ def test_a_hostile_name_stays_text(tmp_path) -> None:
     evaluate(tmp_path / "a.extxyz", tmp_path / "out", Options())
     text = (tmp_path / "out" / "report.html").read_text()
     assert text.count("</script>") == 3
-    assert payload(text)["rows"][0][0] == "</script><b>@@CSS@@"
+    assert payload(text)["rows"][0][0] == '"</script><b>@@CSS@@"'
 
 
 def test_runs_stand_side_by_side(tmp_path, reference_folder) -> None:

@@ -258,7 +258,7 @@ def test_structure_prediction_trains_and_needs_a_formula(dataset_folder, tmp_pat
     recipe = Recipe.from_dict(small_recipe | {"process": {"constants": "data", "task": "csp"}})
     train(dataset_folder, tmp_path / "run", recipe, quiet=True)
     loaded = load(tmp_path / "run" / "last", device="cpu", precision="float32")
-    with pytest.raises(InputError, match="give --formula"):
+    with pytest.raises(InputError, match="give formula"):
         loaded.generate(2, steps=2)
     made = loaded.generate(4, steps=2, formula="Li2O", formula_units="1-2", solver="ancestral")
     assert [s.composition.formula for s in made] == ["Li2 O1", "Li4 O2"] * 2

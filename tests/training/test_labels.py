@@ -105,16 +105,16 @@ def test_classes_count_from_one_and_keep_their_words(with_labels) -> None:
 
 @pytest.mark.parametrize("name", ["Hardness (GPa)", "a.b", "type", "keys", "x:y", "Größe"])
 def test_names_stay_as_written_in_every_command(untrained, with_labels, tmp_path, name) -> None:
-    from crystalsmith.generation.targets import make_targets
+    from crystalsmith.generation.making import make_request
+    from crystalsmith.generation.steering import Steering
 
     folder = with_labels({name: np.linspace(1.0, 4.0, TOTAL)})
     overrides = ("limits.max_steps=1", "data.batch_size=8", "data.num_workers=0", "hardware.accelerator=cpu")
     finetune(untrained, folder, tmp_path / "run", [name], overrides=overrides, quiet=True)
     model = load_model(tmp_path / "run" / "last")
     assert [c.name for c in model.network.config.conditions] == [name]
-    targets = make_targets(model, [f"{name}=2.0"])
-    assert targets is not None
-    assert list(targets.rows(0, [0])[0].values()) == [2.0]
+    request = make_request(model, steering=Steering(properties=[f"{name}=2.0"]))
+    assert [value for _, value in request.plan(0).targets] == [2.0]
 
 
 def test_names_of_modules_do_not_collide() -> None:

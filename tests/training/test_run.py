@@ -310,7 +310,7 @@ def test_two_processes_train_what_one_would(dataset_folder: Path, small_recipe: 
 
 
 @pytest.mark.parametrize("devices", ["1", pytest.param("2", marks=pytest.mark.slow)])
-def test_sigterm_saves_and_exits_0_and_resume_goes_on(
+def test_sigterm_saves_and_exits_143_and_resume_goes_on(
     devices: str, dataset_folder: Path, small_recipe: Settings, tmp_path: Path
 ) -> None:
     run, recipe = tmp_path / "run", merged(small_recipe, limits={"max_steps": 10**6})
@@ -322,7 +322,7 @@ def test_sigterm_saves_and_exits_0_and_resume_goes_on(
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 143, err
     assert "continue with --resume" in out
     assert "Traceback" not in err
     step = load_state(run / FILE)[1]["step"]

@@ -42,12 +42,17 @@ def save_model(model: Model, folder: str | Path, card: str = "", weights_dtype: 
 def write_model(model: Model, folder: Path, card: str = "", weights_dtype: torch.dtype | None = None) -> None:
     """Write the files of a model into a folder; arguments as in :func:`save_model`."""
     state = {
-        name: (x.to(weights_dtype) if weights_dtype is not None and x.is_floating_point() and x.dim() > 0 else x)
+        name: (x.to(weights_dtype) if weights_dtype is not None and _may_shrink(name, x) else x)
         for name, x in model.network.state_dict().items()
     }
     write_tensors(folder / WEIGHTS, state, {"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(model.config_dict(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
+
+
+def _may_shrink(name: str, tensor: torch.Tensor) -> bool:
+    """Weights may lose precision; the scales of labels, which may be 1e-12, may not."""
+    return tensor.is_floating_point() and tensor.dim() > 0 and not name.endswith((".mean", ".std"))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:

@@ -24,7 +24,20 @@ from crystalsmith.files import append_text, make_folder, replace_text, replacing
 from crystalsmith.formats import complete_frames
 from crystalsmith.generation.describe import COLUMNS, GEOMETRIES, Description
 from crystalsmith.locks import is_empty
-from crystalsmith.schema import Flag, Items, Map, Number, Record, Text, check, interpreting, read_json, whole
+from crystalsmith.schema import (
+    Either,
+    Flag,
+    Items,
+    Map,
+    Number,
+    Record,
+    Text,
+    Tuple,
+    check,
+    interpreting,
+    read_json,
+    whole,
+)
 from crystalsmith.tables import safe_cell
 from crystalsmith.versions import Update, up_to_date
 
@@ -34,12 +47,15 @@ UPDATES: tuple[Update, ...] = ()
 
 MEND = "choose a new folder"
 
+BATCH = (whole(0, 2**32), whole(0, 2**32), Number(0, 1e15))
+"""Start, stop and seconds of a batch."""
+
 MANIFEST = Record(
     {
         "status": Text(40),
         "model": Record({"name": Text(), "source": Text(), "weights_sha256": Text(128)}),
         "settings": Record({"num": whole(1, 2**32), "batch_size": whole(1, 2**20), "trajectories": Flag()}),
-        "batches": Items(Items(Number(0, 1e15), 2, 8)),
+        "batches": Items(Either((Tuple(BATCH), Tuple((*BATCH, whole(1, 2**32)))))),
         "counts": Map(whole()),
     },
     {
@@ -134,7 +150,7 @@ class OutputFolder:
         frames = list(complete_frames(text))
         batches = self.manifest["batches"]
         while batches and not self._holds(batches[-1][1], rows, frames):
-            _forget_last(batches)
+            _forget_last(batches, self.first + len(rows))
         kept = rows[: self.finished - self.first]
         written = sum(1 for row in kept if row["file"])
         end = frames[written - 1][1] if written else 0
@@ -274,14 +290,16 @@ def add_batch(batches: list[list[Any]], batch: list[Any]) -> None:
         batches[:2] = [[first[0], second[1], round(first[2] + second[2], 3), size]]
 
 
-def _forget_last(batches: list[list[Any]]) -> None:
-    """Take back the last batch, also one that is told together with others."""
+def _forget_last(batches: list[list[Any]], written: int) -> None:
+    """Take back the last batch; of batches told as one, those beyond the crystals ``written``, one at least."""
     *_, last = batches
-    if len(last) > 3 and last[1] - last[3] > last[0]:
-        share = last[3] / (last[1] - last[0])
-        batches[-1] = [last[0], last[1] - last[3], round(last[2] * (1 - share), 3), last[3]]
-    else:
-        batches.pop()
+    if len(last) > 3:
+        back = last[3] * max(1, -((written - last[1]) // last[3]))
+        if last[1] - back > last[0]:
+            share = back / (last[1] - last[0])
+            batches[-1] = [last[0], last[1] - back, round(last[2] * (1 - share), 3), last[3]]
+            return
+    batches.pop()
 
 
 def _read(path: Path) -> str:
