@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +109,24 @@ def test_imported_models_are_remembered_while_they_exist(published_folder, tmp_p
     assert list(imported_models()) == [str(tmp_path / "mine")]
     shutil.rmtree(tmp_path / "mine")
     assert not imported_models()
+
+
+def test_a_hub_that_accepts_and_never_answers_is_given_up(tmp_path):
+    """The client retries for minutes; the limit is on all of its tries together."""
+    code = (
+        "from crystalsmith.checkpoints.published import hub\n"
+        "from crystalsmith.errors import InputError\n"
+        "hub.SILENCE = 2.0\n"
+        "try:\n    hub.import_from_hub('hf:owner/repository/name', 'out')\n"
+        "except InputError as error:\n    print(error)\n"
+    )
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+        environment |= {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 0, done.stderr
+    assert "the hub sent nothing for 2 s" in done.stdout
+    assert len(done.stdout.splitlines()) == 1

@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,9 @@ _FILES = ("config.yaml", "checkpoints/last.ckpt")
 
 WAIT = 3600.0
 """Seconds to wait for another process that imports the same model into the user's cache."""
+
+SILENCE = 60.0
+"""Seconds in which a hub may send nothing, retries of its client included, before it counts as unreachable."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,13 @@ def _download(hub: HubAddress, file: str, revision: str, offline: bool) -> Path 
         RevisionNotFoundError,
     )
 
+    local = offline or is_offline()
+
+    def download() -> str:
+        return hf_hub_download(hub.repo_id, file, revision=revision, cache_dir=_hub_cache(), local_files_only=local)
+
     try:
-        path = hf_hub_download(
-            hub.repo_id, file, revision=revision, cache_dir=_hub_cache(), local_files_only=offline or is_offline()
-        )
+        path = download() if local else _unless_silent(download, _blobs(hub))
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise InputError(f"The hub knows no repository {hub.repo_id} with the revision {revision}.") from None
     except EntryNotFoundError as error:
@@ -159,6 +168,55 @@ def _download(hub: HubAddress, file: str, revision: str, offline: bool) -> Path 
             return None
         raise _unreachable(hub, error) from None
     return Path(path)
+
+
+def _unless_silent(download: Callable[[], str], blobs: Path) -> str:
+    """The result of ``download``, given up when nothing arrives in ``blobs`` for ``SILENCE`` seconds.
+
+    The client retries on its own and has no limit on all tries together, so it runs in a thread that can be left.
+
+    Raises:
+        TimeoutError: if the hub is silent.
+    """
+    results: list[str] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(download())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # a daemon: it does not hold the command at its end
+    thread.start()
+    arrived, since = _sizes(blobs), time.monotonic()
+    while thread.is_alive():
+        thread.join(0.2)
+        if (now := _sizes(blobs)) != arrived:
+            arrived, since = now, time.monotonic()
+        elif thread.is_alive() and time.monotonic() - since > SILENCE:
+            raise TimeoutError(f"the hub sent nothing for {SILENCE:g} s")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _blobs(hub: HubAddress) -> Path:
+    """Where the hub's client writes what arrives."""
+    from huggingface_hub import constants
+
+    cache = Path(_hub_cache() or constants.HF_HUB_CACHE)
+    return cache / f"models--{hub.owner}--{hub.repository}" / "blobs"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    try:
+        for entry in os.scandir(folder):
+            sizes[entry.name] = entry.stat().st_size
+    except OSError:  # not there yet, or a file that was renamed meanwhile
+        pass
+    return sizes
 
 
 def _unreachable(hub: HubAddress, error: BaseException) -> InputError:
