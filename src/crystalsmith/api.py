@@ -497,6 +497,7 @@ def reference(
     elemental_energies: str | Path | None = None,
     splits: Sequence[str] | None = None,
     name: str = "",
+    disorder: str = "refuse",
     jobs: int = 1,
     overwrite: bool = False,
 ) -> Known:
@@ -511,6 +512,7 @@ def reference(
         elemental_energies: JSON of symbol and eV/atom.
         splits: take only these.
         name: of the set; that of the folder if empty.
+        disorder: partly occupied sites: ``refuse`` the row, or take the ``largest`` occupancy.
         jobs: worker processes.
         overwrite: replace an earlier reference.
 
@@ -535,6 +537,7 @@ def reference(
         elemental_energies=None if elemental_energies is None else Path(elemental_energies),
         splits=None if splits is None else list(splits),
         name=name or None,
+        disorder=disorder,
         jobs=jobs,
         overwrite=overwrite,
     )

@@ -18,6 +18,9 @@ EngineOption = Annotated[
     str,
     typer.Option(help="Where the work is done: local (processes of this machine) or ray (a cluster; docs/scaling.md)."),
 ]
+DisorderOption = Annotated[
+    str, typer.Option(help="Partly occupied sites: refuse the row, or take the largest occupancy of each site.")
+]
 RayOption = Annotated[
     str | None,
     typer.Option(help="Address of the Ray cluster, as auto or ray://head:10001.", show_default="this machine alone"),

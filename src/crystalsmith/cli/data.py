@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalsmith.cli._shared import Commands, EngineOption, RayOption, examples, print_json
+from crystalsmith.cli._shared import Commands, DisorderOption, EngineOption, RayOption, examples, print_json
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def prepare(
             "between thousands) or category. Repeatable.",
         ),
     ] = None,
-    disorder: Annotated[
-        str, typer.Option(help="Partly occupied sites: refuse the row, or take the largest occupancy of each site.")
-    ] = "refuse",
+    disorder: DisorderOption = "refuse",
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 for all cores.")] = 0,
     engine: EngineOption = "local",
     ray_address: RayOption = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crystalsmith.cli._shared import Commands, examples, print_json
+from crystalsmith.cli._shared import Commands, DisorderOption, examples, print_json
 
 app = typer.Typer(
     cls=Commands,
@@ -49,6 +49,7 @@ def build(
     ] = None,
     splits: Annotated[str | None, typer.Option(help="Take only these splits, such as train,val.")] = None,
     name: Annotated[str, typer.Option(help="Name of the set; that of the folder by default.")] = "",
+    disorder: DisorderOption = "refuse",
     jobs: Annotated[int, typer.Option(help="Worker processes; 0 for all cores.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier reference.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
@@ -66,6 +67,7 @@ def build(
         elemental_energies=elemental_energies,
         splits=[s.strip() for s in splits.split(",") if s.strip()] if splits else None,
         name=name or None,
+        disorder=disorder,
         jobs=jobs or os.cpu_count() or 1,
         overwrite=overwrite,
     )

@@ -49,6 +49,7 @@ def build_reference(
     elemental_energies: Path | None = None,
     splits: Sequence[str] | None = None,
     name: str | None = None,
+    disorder: str = "refuse",
     jobs: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def build_reference(
             elements among computed entries otherwise.
         splits: take only these of train, val and test from inputs that have splits.
         name: name of the set (default: that of the folder).
+        disorder: what becomes of partly occupied sites, as in :func:`crystalsmith.data.readers.open_source`.
         jobs: worker processes.
         overwrite: replace an earlier reference at ``output``.
 
@@ -78,7 +80,9 @@ def build_reference(
         raise InputError(f"Splits are train, val and test, not {', '.join(splits) or 'none'}.")
     with locked(output, "crystalsmith reference build", beside=True):
         _check_output(output, overwrite)  # another process may have made it meanwhile
-        arrays, manifest = _built(inputs, hull, corrections, elemental_energies, splits, name or output.name, jobs)
+        arrays, manifest = _built(
+            inputs, hull, corrections, elemental_energies, splits, name or output.name, disorder, jobs
+        )
         _write(output, manifest, arrays)
     return manifest
 
@@ -90,6 +94,7 @@ def _built(
     elemental_energies: Path | None,
     splits: Sequence[str] | None,
     name: str,
+    disorder: str,
     jobs: int,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and manifest; arguments as in :func:`build_reference`."""
@@ -109,7 +114,8 @@ def _built(
     gathered = _Gathered()
     for path in structures:
         # The energies of computed entries are totals, which are placed by their elements.
-        _gather(path, None if splits is None else frozenset(splits), jobs, gathered, energies=path not in computed)
+        chosen = None if splits is None else frozenset(splits)
+        _gather(path, chosen, disorder, jobs, gathered, energies=path not in computed)
     parts = [read_entries(hulls, given)] if hulls else []
     if hull is None and gathered.entries.names:
         parts.append(gathered.entries.checked(", ".join(str(path) for path in structures)))
@@ -126,6 +132,7 @@ def _built(
         "name": name,
         "sources": [str(p) for p in [*structures, *hulls]],
         "splits": None if splits is None else list(splits),
+        **({"disorder": disorder} if disorder != "refuse" else {}),
         "corrections": scheme,
         "pymatgen": pymatgen_release(),
         "elemental_energies": known,
@@ -175,8 +182,10 @@ class _Gathered:
         }
 
 
-def _gather(path: Path, splits: frozenset[str] | None, jobs: int, into: _Gathered, energies: bool = True) -> None:
-    chunks, total, source = _chunks(path, splits)
+def _gather(
+    path: Path, splits: frozenset[str] | None, disorder: str, jobs: int, into: _Gathered, energies: bool = True
+) -> None:
+    chunks, total, source = _chunks(path, splits, disorder)
     heard = None if source is None else Heard(source)
     if total is not None:
         jobs = max(1, min(jobs, -(-total // CHUNK)))
@@ -278,10 +287,12 @@ class _DatasetRows:
             yield Row(self.first + k, text, frac, cell, numbers, labels, None)
 
 
-def _chunks(path: Path, splits: frozenset[str] | None) -> tuple[Iterator[Chunk], int | None, Source | None]:
+def _chunks(
+    path: Path, splits: frozenset[str] | None, disorder: str
+) -> tuple[Iterator[Chunk], int | None, Source | None]:
     """Chunks, their rows where these are known, and the source where it is no data set of ours."""
     if not _is_dataset(path):
-        source = open_source(path)
+        source = open_source(path, disorder)
         return source.chunks(CHUNK), source.num_rows, source
     dataset = CrystalDataset.open(path)
     rows = np.concatenate([dataset.rows(s) for s in sorted(splits or SPLIT_CODES)])
