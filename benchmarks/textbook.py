@@ -1,4 +1,4 @@
-"""Fifty textbook compounds: does ``crystalsmith predict-structure`` find the structure that every textbook shows?
+"""Fifty textbook compounds and one of 28 atoms: does ``crystalsmith predict-structure`` find the structure that every textbook shows?
 
     python benchmarks/textbook.py out --samples 32 --only NaCl,TiO2
     python benchmarks/textbook.py out --check        # builds the table's structures and checks their space groups
@@ -40,6 +40,18 @@ PROTOTYPES = {
     "corundum": (167, (4.76, 4.76, 12.99, 90, 90, 120), [(0, 0, 0.352), (0.306, 0, 0.25)]),
     "rhenium trioxide": (221, (3.75, 3.75, 3.75, 90, 90, 90), [(0, 0, 0), (0.5, 0, 0)]),
     "L1_0": (123, (2.8, 2.8, 3.7, 90, 90, 90), [(0, 0, 0), (0.5, 0.5, 0.5)]),
+    "olivine": (
+        62,
+        (10.33, 6.01, 4.69, 90, 90, 90),
+        [
+            (0, 0, 0),
+            (0.282, 0.25, 0.975),
+            (0.095, 0.25, 0.418),
+            (0.097, 0.25, 0.743),
+            (0.457, 0.25, 0.206),
+            (0.166, 0.047, 0.285),
+        ],
+    ),
     "skutterudite": (204, (9.04, 9.04, 9.04, 90, 90, 90), [(0.25, 0.25, 0.25), (0, 0.335, 0.158)]),
 }
 DIAMOND_GROUP = 227
@@ -67,6 +79,7 @@ COMPOUNDS = (
     ("Al2O3", "corundum", "Al O"),
     ("ReO3", "rhenium trioxide", "Re O"),
     ("CuAu", "L1_0", "Cu Au"),
+    ("LiFePO4", "olivine", "Li Fe P O O O"),
     ("CoSb3", "skutterudite", "Co Sb"),
 )
 """Formula, prototype, and the elements on its orbits."""

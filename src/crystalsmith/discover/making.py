@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crystalsmith.discover.known import Known
-from crystalsmith.discover.proposals import KEEPS_ELEMENTS, Proposal, start_of
+from crystalsmith.discover.proposals import ARRANGEMENTS, KEEPS_ELEMENTS, Proposal, start_of
 from crystalsmith.discover.wish import Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
@@ -37,6 +37,7 @@ class Maker:
 
     def __init__(self, model: Model, wish: Wish, known: Known | None, device: torch.device) -> None:
         self.model, self.wish, self.known, self.device = model, wish, known, device
+        self._allotted: list[Plan] = []
         model.network.to(device).eval()
 
     def make(self, proposals: Sequence[Proposal], done: Collection[int] = ()) -> Iterator[Made]:
@@ -78,7 +79,7 @@ class Maker:
         for one in members:
             try:
                 request = self._request(one)
-                planned.append((one, request.plan(one.number)))
+                planned.append((one, self._plan(request, one)))
             except InputError as error:  # no template of this size holds these elements, say
                 yield one, None, str(error), time.perf_counter() - began
                 continue
@@ -92,6 +93,15 @@ class Maker:
                 yield one, None, "a number was not finite", share
                 continue
             yield one, (frac.astype(float), cell.astype(float), numbers.astype(np.int64)), "", share
+
+    def _plan(self, request: Request, one: Proposal) -> Plan:
+        """The plan of a proposal; of arrangements, that which its number gets of the round's."""
+        from crystalsmith.generation.plans.allotment import allot
+
+        if one.source != ARRANGEMENTS:
+            return request.plan(one.number)
+        self._allotted = self._allotted or allot(request, self.wish.proposals)
+        return self._allotted[one.number] if one.number < len(self._allotted) else request.plan(one.number)
 
     def _request(self, one: Proposal) -> Request:
         from crystalsmith.generation.making import make_request

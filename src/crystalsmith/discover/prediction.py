@@ -13,6 +13,7 @@ from typing import Any
 from crystalsmith.discover.archive import ranked, row_of
 from crystalsmith.discover.candidate import State
 from crystalsmith.discover.ledger import Folder
+from crystalsmith.discover.proposals import ARRANGEMENTS
 from crystalsmith.discover.run import Summary, discover
 from crystalsmith.discover.wish import Limits, Wish
 from crystalsmith.errors import InputError
@@ -69,6 +70,7 @@ def predict_structure(
         relaxations=samples,
         steps=steps,
         novel=False,
+        sources=(ARRANGEMENTS,) if units is None else (),
     )
     return discover(out, wish, Limits(rounds=1), device=device, jobs=jobs, tell=tell)
 

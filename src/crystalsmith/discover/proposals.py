@@ -2,7 +2,8 @@
 
 Sources: ``templates`` (the model within a space group), ``free`` (the model without), and known crystals with elements
 exchanged: as they are (``known:0``), noised to a strength and made anew by the model with the elements kept
-(``known:0.3``) or free (``known:0.5``).
+(``known:0.3``) or free (``known:0.5``). For one composition, ``arrangements``: the model within the arrangements that
+known crystals make likely, each as often as is worth while.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from crystalsmith.errors import InputError
 
 ANY = "any"
 KNOWN = "known:"
+ARRANGEMENTS = "arrangements"
 FACTORS = ("source", "kinds", "size")
 
 KEEPS_ELEMENTS = 0.4
 """Below this strength a known crystal that is made anew keeps its elements."""
 
-PRICES = {"templates": 1.0, "free": 1.0}
+PRICES = {"templates": 1.0, "free": 1.0, ARRANGEMENTS: 1.0}
 """What making a candidate costs, as a share of a generation; a known crystal costs its strength, 0.1 at least."""
 
 
@@ -86,7 +88,7 @@ def factors_of(wish: Wish, allowed: Collection[int], required: Collection[int], 
     sources = list(wish.sources) or [*MODEL_SOURCES, *(f"{KNOWN}{s:g}" for s in STRENGTHS)]
     exact = {"formula", "compositions", "start_from"} & set(wish.steering)
     if wish.plain or exact:
-        sources = ["templates"]
+        sources = [ARRANGEMENTS] if ARRANGEMENTS in sources else ["templates"]
     if not with_known:
         sources = [s for s in sources if not s.startswith(KNOWN)] or ["templates"]
     most = min(len(allowed), 5 if len(allowed) <= 5 else 4)

@@ -124,13 +124,19 @@ def _table(limits: Limits) -> tuple[list[Template], list[float]]:
 
 
 @lru_cache(maxsize=4096)
-def _ranked(groups: SpaceGroups, counts: Counts) -> tuple[Choice, ...]:
-    """The likeliest arrangements of a composition, best first; none where nothing was learned or known fits."""
+def learned_choices(groups: SpaceGroups, counts: Counts) -> tuple[Choice, ...]:
+    """The known arrangements of a composition, best first; none where nothing was learned or known fits."""
     learned, templates = groups.learned, groups.templates
     if learned is None:
         return ()
     fitting = [t for t in weights(Limits(groups, None, 0, counts)) if follows(t, templates.orbit_sizes(t), counts)]
-    choices = learned.ranked(templates, fitting, dict(counts))
+    return tuple(learned.ranked(templates, fitting, dict(counts)))
+
+
+@lru_cache(maxsize=4096)
+def _ranked(groups: SpaceGroups, counts: Counts) -> tuple[Choice, ...]:
+    """Those that make up :data:`LIKELY` of the probability."""
+    choices = learned_choices(groups, counts)
     before = accumulate((choice.probability for choice in choices), initial=0.0)
     return tuple(choice for choice, sum_before in zip(choices, before, strict=False) if sum_before < LIKELY)
 
