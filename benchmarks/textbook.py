@@ -1,4 +1,4 @@
-"""Fifty textbook compounds and one of 28 atoms: does ``crystalsmith predict-structure`` find the structure that every textbook shows?
+"""Fifty textbook compounds and one of 28 atoms: which does ``crystalsmith predict-structure`` find?
 
     python benchmarks/textbook.py out --samples 32 --only NaCl,TiO2
     python benchmarks/textbook.py out --check        # builds the table's structures and checks their space groups
