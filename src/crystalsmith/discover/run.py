@@ -86,6 +86,8 @@ def discover(
                 tell(text)
         except Stopped as stopped:
             signum = stopped.signum
+        finally:
+            loop.workshop.close()
         stop.ignore()
         loop.shield = nullcontext  # the signal has been taken; no further one is
         loop.publish(now=True)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.engine.run import Engine, run
-from crystalsmith.engine.schedule import TIMED_OUT
+from crystalsmith.discover.crew import Crew
+from crystalsmith.engine.processes import Processes
+from crystalsmith.engine.run import Engine
+from crystalsmith.engine.schedule import TIMED_OUT, schedule
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.elastic import bulk_modulus
 from crystalsmith.evaluation.potential.potentials import worker_calculator
@@ -46,12 +48,19 @@ class Workshop:
 
     Args:
         settings: of relaxations; they name the potential.
-        jobs: worker processes; 1 computes in this process, which loads the potential once.
+        jobs: worker processes, which stay until :meth:`close`; 1 computes in this process.
     """
 
     def __init__(self, settings: Relaxation, jobs: int = 1) -> None:
         self.settings, self.jobs = settings, jobs
         self._job: Callable[[Task], Outcome] | None = None
+        self._crew: Crew | None = None
+
+    def close(self) -> None:
+        """End the workers; a further task starts new ones."""
+        if self._crew is not None:
+            self._crew.close()
+        self._crew = None
 
     @property
     def one_by_one(self) -> bool:
@@ -73,7 +82,8 @@ class Workshop:
                 yield number, self._job(task)
             return
         limit = self.settings.time_limit + GRACE
-        for end in run(start, tasks, Engine(self.jobs), arguments=(self.settings,), time_limit=limit):
+        self._crew = self._crew or Crew(Processes(start, (self.settings,), self.jobs))
+        for end in schedule(self._crew, tasks, ordered=False, time_limit=limit, tries=1):
             if end.status:
                 seconds = limit if end.status == TIMED_OUT else 0.0
                 yield end.number, Outcome(end.status, end.detail, seconds=seconds)
