@@ -330,7 +330,8 @@ def _tabulate(grid: _Candidates, key: Tensor) -> EdgeTable:
 
 
 # Gather and sum with backward passes that gather as well: an edge stands in the table once, and the edges that leave
-# an atom are the mirrors of those that reach it. Scattering with duplicates never happens.
+# an atom are the mirrors of those that reach it. Scattering with duplicates never happens. Rows are taken by
+# index_select, which copies them whole: on a CPU x[index] is ten times slower for the same rows.
 
 
 def _segment_sum(x: Tensor, order: Tensor, first: Tensor) -> Tensor:
@@ -348,7 +349,7 @@ class _Pad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0].reshape(-1, grads[0].shape[-1])[ctx.saved_tensors[0]], None, None
+        return grads[0].reshape(-1, grads[0].shape[-1]).index_select(0, ctx.saved_tensors[0]), None, None
 
 
 class _Unpad(torch.autograd.Function):
@@ -356,7 +357,7 @@ class _Unpad(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, slot: Tensor) -> Tensor:
         ctx.save_for_backward(slot)
         ctx.shape = table.shape
-        return table.reshape(-1, table.shape[-1])[slot]
+        return table.reshape(-1, table.shape[-1]).index_select(0, slot)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -369,11 +370,11 @@ class _Swap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, mirror: Tensor) -> Tensor:
         ctx.save_for_backward(mirror)
-        return x[mirror]
+        return x.index_select(0, mirror)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0][ctx.saved_tensors[0]], None
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None
 
 
 class _SumToTarget(torch.autograd.Function):
@@ -384,14 +385,14 @@ class _SumToTarget(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0][ctx.saved_tensors[0]], None, None
+        return grads[0].index_select(0, ctx.saved_tensors[0]), None, None
 
 
 class _AtTarget(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, target: Tensor, first: Tensor) -> Tensor:
         ctx.save_for_backward(first)
-        return h[target]
+        return h.index_select(0, target)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -403,7 +404,7 @@ class _AtSource(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, source: Tensor, mirror: Tensor, first: Tensor) -> Tensor:
         ctx.save_for_backward(mirror, first)
-        return h[source]
+        return h.index_select(0, source)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

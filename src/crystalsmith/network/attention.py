@@ -37,9 +37,10 @@ class CrystalAttention(nn.Module):
         """
         target, source = pairs
         query, key, value = self.project(self.norm(h)).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        logits = (query[target] * key[source]).sum(-1, dtype=torch.float32) * query.shape[-1] ** -0.5
+        at_target, at_source = query.index_select(0, target), key.index_select(0, source)
+        logits = (at_target * at_source).sum(-1, dtype=torch.float32) * query.shape[-1] ** -0.5
         weight = torch.exp(_BOUND * torch.tanh(logits / _BOUND))  # (P, heads)
-        message = (value[source] * weight.unsqueeze(-1)).flatten(1)
+        message = (value.index_select(0, source) * weight.unsqueeze(-1)).flatten(1)
         sums = _sum_to(target, torch.cat([message, weight], -1), h.shape[0])
         width = message.shape[1]
         mean = sums[:, :width].unflatten(-1, (self.num_heads, -1)) / sums[:, width:].unsqueeze(-1)

@@ -20,6 +20,7 @@ from crystalsmith.network.registry import PRESETS, Config, Network, architecture
 from crystalsmith.training.config import NO_LICENCE, Recipe
 from crystalsmith.training.labels import Coverage
 from crystalsmith.training.settings import convert, refuse_unknown
+from crystalsmith.training.widen import widened
 
 Manifest = Mapping[str, Any]
 
@@ -114,15 +115,18 @@ def build_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cover
 
 
 def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Coverage]) -> Model:
-    """The base model with each property that it does not know yet, and attention if asked for; what it knew stays.
+    """The base model with each property that it does not know yet, attention or twice the width if asked for.
 
-    What is new mixes in nothing at first, so the new model begins as the base. Its task is the recipe's if that names
-    one: a denoiser that generates has seen crystals with every share of their elements known, also with all of them.
+    What it knew stays and what is new mixes in nothing at first, so the new model begins as the base. Its task is the
+    recipe's if that names one: a denoiser that generates has seen crystals with every share of their elements known,
+    also with all of them.
     """
     from crystalsmith.checkpoints.find import load_model
 
     assert recipe.base is not None
     base = load_model(recipe.base)
+    if _grows(recipe, base.network.config):
+        base = Model(widened(base.network, seed=recipe.seed), base.process, base.metadata)
     known = {c.name for c in base.network.config.conditions}
     added = [name for name in coverage if name not in known]
     new = tuple(condition_config(coverage[name], recipe.conditions.place) for name in added)
@@ -150,6 +154,23 @@ def adapted_model(recipe: Recipe, manifest: Manifest, coverage: Mapping[str, Cov
     return Model(network, Process(task_config(recipe, base.process.config)), metadata)
 
 
+def _grows(recipe: Recipe, config: Config) -> bool:
+    """Whether the recipe asks for twice the base's width.
+
+    Raises:
+        InputError: if it asks for another one.
+    """
+    if "width" not in recipe.model:
+        return False
+    width = convert(int, recipe.model["width"], "model.width")
+    if width not in (config.width, 2 * config.width):
+        raise InputError(
+            f"The run starts from the model {recipe.base}, which is {config.width} wide; "
+            f"model.width may be {2 * config.width} or left out."
+        )
+    return width != config.width
+
+
 def grown_weights(base: Network, network: Network) -> dict[str, Tensor]:
     """The base's weights for a network with more properties in its latent vector: their columns start at zero."""
     weights = base.state_dict()
@@ -171,7 +192,7 @@ def task_config(recipe: Recipe, base: ProcessConfig) -> ProcessConfig:
         InputError: if there is no such task, or the recipe names settings of network or process that are the model's.
     """
     task = recipe.process.get("task")
-    free = ("attention_heads",)
+    free = ("attention_heads", "width")
     fixed = [f"model.{k}" for k, value in recipe.model.items() if (k, value) != ("preset", "base") and k not in free]
     own = (("constants", "data"), ("task", task))
     weights = {key: value for key, value in recipe.process.items() if key in LOSS_WEIGHTS}

@@ -99,7 +99,7 @@ def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).to(torch.bfloat16)
     x = x / (x.float().flatten(1).norm(dim=1).view(-1, 1, 1).to(x.dtype) + 1e-7)
-    for _ in range(iterations):
+    for _ in range(iterations):  # three products, sums included: a small matrix costs its launches
         square = x @ x.mT
-        x = a * x + (b * square + c * (square @ square)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
