@@ -15,7 +15,7 @@ from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_p
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.formats import extxyz_frame
-from crystalsmith.generation import choosing
+from crystalsmith.generation import choosing, selectors
 from crystalsmith.generation.choosing import Choosing, chosen, make_choosing
 from crystalsmith.generation.loaded import load
 from crystalsmith.generation.making import make_request
@@ -54,7 +54,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
             return [float(z[0]) for _, _, z in crystals]
 
     monkeypatch.setattr(choosing, "_reference", lambda folder: Known())
-    monkeypatch.setattr(choosing, "_predictor", lambda name: Least())
+    monkeypatch.setattr(choosing, "find_selector", lambda name, reference: Least())
 
 
 def run(wanted: Choosing, num: int = 4) -> tuple[list[Plan], list[int]]:
@@ -125,7 +125,7 @@ def test_selection_from_the_model_itself(untrained: Path, tmp_path: Path) -> Non
     model = load(untrained)
     one = model.generate(6, seed=3, space_group="free")
     best = model.generate(6, seed=3, space_group="free", select=3, selector=tmp_path / "p", batch_size=4)
-    predictor = choosing._predictor(str(tmp_path / "p"))
+    predictor = choosing.find_selector(str(tmp_path / "p"), "")
     first, kept = (np.array(predictor(x.batch.crystals())) for x in (one, best))
     assert (kept <= first + 1e-6).all()
     assert (kept < first - 1e-6).any()
@@ -180,3 +180,38 @@ def test_a_models_own_targets_hold_unless_others_are_named(conditional: Path) ->
     named = make_request(model, steering=Steering(properties=["band_gap=3", "bulk_modulus=100"], guidance=1.0))
     assert dict(named.plan(0).targets) == {"band_gap": 3.0, "bulk_modulus": 100.0}
     assert set(named.sampling.guidance.values()) == {1.0}
+
+
+def test_a_potential_selects_by_one_energy_on_the_hull(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hull:
+        reference = object()
+
+        def place(self, crystal: tuple, energy: float) -> dict[str, float]:
+            return {"energy_above_hull": energy - 1.0} if crystal[2][0] != 3 else {"problem": "no entry"}
+
+    energies = {1: 1.2, 2: 0.5, 3: 1.0, 4: float("nan"), 5: 1.0}
+    monkeypatch.setattr(selectors, "_placing", lambda potential, reference: Hull())
+    monkeypatch.setattr(selectors, "_energies", lambda name: lambda some: [energies[int(c[2][0])] for c in some])
+    values = selectors.OneEnergy("7net-0", "ref")([(None, None, np.array([z])) for z in energies])
+    # The second lies so far below the hull that the potential is the likelier to err; the third has no place on it.
+    np.testing.assert_allclose(values, [0.2, np.nan, np.nan, np.nan, 0.0], atol=1e-12)
+
+
+def test_energies_of_a_potential_are_those_of_its_calculator() -> None:
+    pytest.importorskip("ase")
+    from ase import Atoms
+    from ase.calculators.emt import EMT
+
+    fcc = (np.ones((3, 3)) - np.eye(3)) / 2
+    crystals = [(np.zeros((1, 3)), a * fcc, np.array([z])) for z, a in ((29, 3.6), (92, 4))]
+    found = selectors._energies("ase.calculators.emt:EMT")(crystals)
+    atoms = Atoms(numbers=[29], cell=crystals[0][1], pbc=True, calculator=EMT())
+    assert found[0] == pytest.approx(atoms.get_potential_energy())
+    assert np.isnan(found[1])  # an element that EMT does not know
+
+
+def test_potentials_and_predictors_are_told_apart_and_a_potential_needs_a_hull() -> None:
+    assert [selectors.names_potential(n) for n in ("7net-0", "my.module:make")] == [True, True]
+    assert not any(selectors.names_potential(n) for n in ("energy-above-hull", "runs/p", r"C:\runs\p", "C:/p"))
+    with pytest.raises(InputError, match="--novel-to"):
+        make_choosing(None, 4, "7net-0")

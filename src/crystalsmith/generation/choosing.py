@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.generation.plans.plan import Plan
+from crystalsmith.generation.selectors import find_selector
 
 if TYPE_CHECKING:
-    from crystalsmith.checkpoints.predictor import Predictor
     from crystalsmith.evaluation.reference.known import Reference
 
 ATTEMPTS = 6
@@ -40,7 +40,7 @@ class Choosing:
     Attributes:
         novel_to: folder of a reference set: a composition that it holds is turned down. Empty: none is.
         select: proposals for each crystal, of which the one of the lowest prediction stays.
-        selector: a bundled predictor or the folder of one.
+        selector: a bundled predictor, the folder of one, or a potential, whose hull is that of ``novel_to``.
     """
 
     novel_to: str = ""
@@ -67,7 +67,7 @@ class Choosing:
         if self.novel_to:
             names.append("composition_known")
         if self.select > 1:
-            names.append(f"predicted_{_predictor(self.selector).name}")
+            names.append(f"predicted_{find_selector(self.selector, self.novel_to).name}")
         return names
 
 
@@ -88,7 +88,7 @@ def make_choosing(novel_to: str | Path | None, select: int | None, selector: str
         raise InputError(f"--novel-to {novel_to} holds no structures; give a reference built from structures.")
     if wanted.select > 1:
         wanted = replace(wanted, selector=str(selector or DEFAULT_SELECTOR))
-        _predictor(wanted.selector)
+        find_selector(wanted.selector, wanted.novel_to)
     return wanted
 
 
@@ -138,11 +138,11 @@ def chosen(
 
 def _judged(plans: Sequence[Plan], made: CrystalBatch, choosing: Choosing) -> list[_Proposal]:
     crystals = made.crystals()
-    values = [0.0] * len(crystals)
-    if choosing.select > 1:
-        values = _predictor(choosing.selector)(crystals)
     reference = _reference(choosing.novel_to) if choosing.novel_to else None
     known = [reference is not None and reference.knows_composition(z.astype(np.int64)) for _, _, z in crystals]
+    values = [0.0] * len(crystals)
+    if choosing.select > 1:
+        values = list(find_selector(choosing.selector, choosing.novel_to)(crystals))
     return [_Proposal(*one) for one in zip(plans, crystals, known, values, strict=True)]
 
 
@@ -156,10 +156,3 @@ def _reference(folder: str) -> Reference:
     from crystalsmith.evaluation.reference.known import Reference
 
     return Reference.open(folder)
-
-
-@lru_cache(maxsize=4)
-def _predictor(name: str) -> Predictor:
-    from crystalsmith.checkpoints.predictor import load_predictor
-
-    return load_predictor(name)

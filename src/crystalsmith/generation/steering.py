@@ -40,7 +40,8 @@ class Steering:
         novel_to: folder of a reference set: a crystal whose reduced formula it holds is turned down, and the next
             proposal is made for it.
         select: proposals for each crystal, of which the one of the lowest prediction stays.
-        selector: predictor for that, a bundled one or a folder; of the energy above the hull if nothing is said.
+        selector: for that: a predictor, bundled or a folder (of the energy above the hull if nothing is said), or a
+            potential on the hull of ``novel_to``.
         properties: targets of properties that the model knows, ``{"band_gap": 2.0}`` or ``["band_gap=2.0"]``; a value
             may be several separated by commas, taken in turn, or a range ``0.5..3`` to draw from.
         targets: CSV file of targets, a column per property, rows taken in turn.
