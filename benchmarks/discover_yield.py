@@ -37,8 +37,8 @@ def ratio(found: tuple[int, int], plain: tuple[int, int]) -> tuple[float, float,
 
 def run(out: Path, wish: Any, relaxations: int, jobs: int) -> tuple[int, int]:
     """Accepted and relaxed of one run, which goes on where it stopped."""
-    from crystalsmith.discover.run import discover
-    from crystalsmith.discover.wish import Limits
+    from crystalsmith.discovery.run import discover
+    from crystalsmith.discovery.wish import Limits
 
     there = (out / "manifest.json").is_file()
     summary = discover(out, None if there else wish, Limits(relaxations=relaxations), jobs=jobs)
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--model-only", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
     asked = parser.parse_args()
-    from crystalsmith.discover.wish import Wish
+    from crystalsmith.discovery.wish import Wish
     from crystalsmith.models import DEFAULT
 
     low, high = (int(n) for n in asked.num_atoms.split("-"))

@@ -112,9 +112,9 @@ def check() -> list[str]:
 
 def place(out: Path, prototype: str, elements: str) -> int | None:
     """The rank of the textbook structure among those found, from 1; None where it is not."""
-    from crystalsmith.discover.archive import ranked
-    from crystalsmith.discover.candidate import State
-    from crystalsmith.discover.ledger import Folder
+    from crystalsmith.discovery.archive import ranked
+    from crystalsmith.discovery.candidate import State
+    from crystalsmith.discovery.ledger import Folder
     from crystalsmith.evaluation.matching import Candidate, matches
 
     structure = known(prototype, elements)
@@ -140,7 +140,7 @@ def main() -> None:
     if asked.check:
         print(len(COMPOUNDS), "compounds;", check() or "formulas and space groups are right")
         return
-    from crystalsmith.discover.prediction import predict_structure
+    from crystalsmith.discovery.prediction import predict_structure
 
     chosen = [c for c in COMPOUNDS if not asked.only or c[0] in asked.only.split(",")]
     ranks: dict[str, int | None] = {}

@@ -11,10 +11,24 @@ import pytest
 from typer.testing import CliRunner
 
 import crystalsmith
-from crystalsmith.cli import data, evaluate, finetune, predict, reference, score, train
+from crystalsmith.cli import (
+    data,
+    discover,
+    evaluate,
+    export,
+    finetune,
+    predict,
+    predict_structure,
+    reference,
+    score,
+    train,
+)
 from crystalsmith.cli.main import app
 
 EXAMPLES = Path(crystalsmith.__file__).parent / "examples"
+
+
+SEARCH = ("discover", "predict_structure", "export")
 
 
 def names(function: Any) -> set[str]:
@@ -33,6 +47,9 @@ def names(function: Any) -> set[str]:
         (evaluate.evaluate, crystalsmith.evaluate, set()),
         (score.score, crystalsmith.score, set()),
         (reference.build, crystalsmith.reference, set()),
+        (discover.discover, crystalsmith.discover, {"progress"}),
+        (predict_structure.predict_structure, crystalsmith.predict_structure, {"progress"}),
+        (export.export, crystalsmith.export, set()),
     ],
 )
 def test_the_same_words(command: Any, function: Any, only_python: set[str]) -> None:
@@ -49,7 +66,7 @@ def test_everything_public_is_typed_and_found() -> None:
     assert (Path(crystalsmith.__file__).parent / "py.typed").is_file()
     for name in crystalsmith.__all__:
         assert getattr(crystalsmith, name) is not None
-    for name in ("prepare", "train", "finetune", "evaluate", "score", "predict", "reference"):
+    for name in ("prepare", "train", "finetune", "evaluate", "score", "predict", "reference", *SEARCH):
         signature = inspect.signature(getattr(crystalsmith, name))
         assert signature.return_annotation is not inspect.Signature.empty
         assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())

@@ -29,9 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("network", "evaluation"),
     ("checkpoints",),
     ("training", "generation"),
-    ("bench", "discover"),
+    ("bench", "discovery"),
     ("results",),
-    ("api",),
+    ("api", "explore"),
     ("cli",),
 )
 """From the ground up; a room imports from lower floors only."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crystalsmith.api import evaluate, finetune, predict, prepare, reference, score, train
     from crystalsmith.crystals import CrystalBatch
     from crystalsmith.errors import InputError
+    from crystalsmith.explore import discover, export, predict_structure
     from crystalsmith.generation.loaded import GeneratedCrystals, LoadedModel, load
 
 __version__ = "0.1.0"
@@ -23,10 +24,13 @@ __all__ = [
     "InputError",
     "LoadedModel",
     "__version__",
+    "discover",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "predict",
+    "predict_structure",
     "prepare",
     "reference",
     "score",
@@ -41,6 +45,7 @@ _HOMES = {
     "LoadedModel": "crystalsmith.generation.loaded",
     "load": "crystalsmith.generation.loaded",
     **dict.fromkeys(("evaluate", "finetune", "predict", "prepare", "reference", "score", "train"), "crystalsmith.api"),
+    **dict.fromkeys(("discover", "export", "predict_structure"), "crystalsmith.explore"),
 }
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from crystalsmith.errors import InputError, in_python
+from crystalsmith.errors import InputError, spoken
 from crystalsmith.results import (
     Evaluation,
     FineTuned,
@@ -37,32 +37,8 @@ if TYPE_CHECKING:
 Crystals: TypeAlias = "str | Path | GeneratedCrystals | StructureLike | Sequence[StructureLike]"
 """A file or folder of crystals, or crystals in memory."""
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-_R_co = TypeVar("_R_co", covariant=True)
 
-
-class _Spoken(Protocol[_P, _R_co]):
-    """A function, and as ``__wrapped__`` the one whose errors name options."""
-
-    @property
-    def __wrapped__(self) -> Callable[_P, _R_co]: ...
-
-    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
-
-
-def _spoken(function: Callable[_P, _R]) -> _Spoken[_P, _R]:
-    """The function, its errors naming keywords where those of the command line name options."""
-
-    @functools.wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with in_python():
-            return function(*args, **kwargs)
-
-    return call
-
-
-@_spoken
+@spoken
 def prepare(
     input: Crystals | pandas.DataFrame,
     output: str | Path | None = None,
@@ -157,7 +133,7 @@ def prepare(
     return Prepared(place, manifest, scratch)
 
 
-@_spoken
+@spoken
 def train(
     data: str | Path | Prepared,
     out: str | Path,
@@ -239,7 +215,7 @@ def train(
     return Trained(Path(out), run(folder, out, wanted, resume=resume, quiet=quiet))
 
 
-@_spoken
+@spoken
 def finetune(
     model: str | Path,
     data: str | Path | Prepared,
@@ -305,7 +281,7 @@ def finetune(
     return FineTuned(Path(out), outcome)
 
 
-@_spoken
+@spoken
 def evaluate(
     structures: Crystals,
     reference: str | Path | Known | None = None,
@@ -428,7 +404,7 @@ def evaluate(
     return Evaluation(place_out, metrics, scratch)
 
 
-@_spoken
+@spoken
 def score(
     predicted: Crystals,
     truth: Crystals,
@@ -466,7 +442,7 @@ def score(
     return Score(place, score_files(*files, place, options), scratch)
 
 
-@_spoken
+@spoken
 def predict(model: str | Path, structures: Crystals) -> Predictions:
     """A property of crystals by a trained predictor: ``crystalsmith predict``.
 
@@ -486,7 +462,7 @@ def predict(model: str | Path, structures: Crystals) -> Predictions:
     return Predictions(predictor.name, predictor.note, Table(rows))
 
 
-@_spoken
+@spoken
 def reference(
     input: Crystals | pandas.DataFrame,
     output: str | Path | None = None,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, Protocol, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
 
 
 class InputError(ValueError):
@@ -22,6 +28,26 @@ def in_python() -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(as_keywords(str(error))) from error.__cause__
+
+
+class Spoken(Protocol[_P, _R_co]):
+    """A function, and as ``__wrapped__`` the one whose errors name options."""
+
+    @property
+    def __wrapped__(self) -> Callable[_P, _R_co]: ...
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...
+
+
+def spoken(function: Callable[_P, _R]) -> Spoken[_P, _R]:
+    """The function, its errors naming keywords where those of the command line name options."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with in_python():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def as_keywords(sentence: str) -> str:

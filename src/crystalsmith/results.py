@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from crystalsmith.structures import Arrays
-from crystalsmith.tables import Table, html_table
+from crystalsmith.tables import SHOWN, Table, View, html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.discovery.candidate import Candidate
+    from crystalsmith.discovery.energies import Compared
+    from crystalsmith.discovery.run import Summary
     from crystalsmith.generation.loaded import LoadedModel
     from crystalsmith.training.loop import Outcome
     from crystalsmith.training.predictor import Fitted
@@ -228,6 +231,153 @@ class Known:
         """Structures, hull entries, and what was refused."""
         found: Mapping[str, Any] = self.manifest["counts"]
         return found
+
+
+@dataclass(frozen=True, repr=False)
+class Discovery(Sequence["Structure"]):
+    """A run of :func:`crystalsmith.discover`: a sequence of the accepted crystals, relaxed, the most stable first.
+
+    ``summary`` says how it ended; where energies of DFT were read back, it is None and ``compared`` says how wrong
+    the potential was.
+    """
+
+    path: Path
+    summary: Summary | None = None
+    compared: Compared | None = None
+    _scratch: Scratch | None = field(default=None, compare=False)
+
+    @cached_property
+    def _best(self) -> list[Candidate]:
+        from crystalsmith.discovery.archive import ranked
+        from crystalsmith.discovery.candidate import State
+        from crystalsmith.discovery.ledger import Folder
+
+        return ranked(State.of(Folder.open(self.path).lines()))
+
+    @cached_property
+    def table(self) -> Table:
+        """The rows of ``candidates.csv``: accepted ones first, then all others with what they were dropped for."""
+        return Table.read(self.path / "candidates.csv")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain data: how the run ended, or what the energies say of the potential."""
+        told = self.compared or self.summary
+        return {} if told is None else asdict(told)
+
+    @property
+    def accepted(self) -> Table:
+        """The rows of the accepted candidates, in the order of the sequence."""
+        return Table(self.table[: len(self._best)])
+
+    @cached_property
+    def reranked(self) -> Table:
+        """Where energies of DFT were read back: the rows of ``reranked.csv``; else empty."""
+        return Table() if self.compared is None else Table.read(self.path / "reranked.csv")
+
+    @cached_property
+    def structures(self) -> list[Structure]:
+        """The accepted crystals, relaxed, as pymatgen structures."""
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        return [AseAtomsAdaptor.get_structure(atoms) for atoms in self.atoms]
+
+    @cached_property
+    def atoms(self) -> list[Atoms]:
+        """The same as ASE atoms, with energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3) of the potential."""
+        from ase import Atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        found = []
+        for one in self._best:
+            frac, cell, numbers = _relaxed(one)
+            atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True, info={"id": one.name})
+            measured = {name: one.values[name] for name in ("energy", "forces", "stress") if name in one.values}
+            atoms.calc = SinglePointCalculator(atoms, **measured)
+            found.append(atoms)
+        return found
+
+    @property
+    def page(self) -> Path:
+        """The page that opens offline."""
+        return self.path / "discover.html"
+
+    def view(self, item: int = 0) -> View:
+        """An accepted crystal to turn and zoom, in a notebook; it needs no network."""
+        from crystalsmith.pictures import rotatable
+
+        return View(rotatable(_relaxed(self._best[item])))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a data frame, with a column ``structure`` of the accepted crystals."""
+        frame = self.table.to_pandas()
+        frame["structure"] = [self.structures[i] if i < len(self) else None for i in range(len(frame))]
+        return frame
+
+    def __len__(self) -> int:
+        return len(self._best)
+
+    @overload
+    def __getitem__(self, item: int) -> Structure: ...
+
+    @overload
+    def __getitem__(self, item: slice) -> list[Structure]: ...
+
+    def __getitem__(self, item: int | slice) -> Structure | list[Structure]:
+        return self.structures[item]
+
+    def __repr__(self) -> str:
+        if self.compared is not None:
+            from crystalsmith.discovery.energies import sentence as told
+
+            return told(self.compared)
+        if self.summary is None:
+            return f"<{len(self)} accepted crystals in {self.path}>"
+        from crystalsmith.discovery.run import sentence
+
+        return sentence(self.summary)
+
+    def _repr_html_(self) -> str:
+        from crystalsmith.pictures import svg
+
+        rows = self.reranked or self.accepted
+        drawn = {one.name: svg(_relaxed(one)) for one in self._best[:SHOWN]}
+        return f"<p>{html.escape(repr(self))}</p>" + html_table([(row, drawn.get(row["id"], "")) for row in rows])
+
+
+class PredictedStructures(Discovery):
+    """The structures of one composition, the lowest in energy first."""
+
+    @cached_property
+    def ranking(self) -> Table:
+        """A row per structure, with ``above_best`` in eV/atom above the lowest."""
+        from crystalsmith.discovery.prediction import ranking
+
+        return Table(ranking(self.path, len(self)))
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What :func:`crystalsmith.export` wrote: the folder, and how many candidates are in it."""
+
+    path: Path
+    number: int
+    _scratch: Scratch | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def table(self) -> Table:
+        """The rows of ``index.csv``: which candidates, and their energies."""
+        return Table.read(self.path / "index.csv")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file in the folder."""
+        return sorted(path for path in self.path.rglob("*") if path.is_file())
+
+
+def _relaxed(one: Candidate) -> Arrays:
+    assert one.relaxed is not None  # it was accepted
+    return one.relaxed
 
 
 def _or_last(value: float | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,16 @@ class Table(list[Row]):
 
     def _repr_html_(self) -> str:
         return html_table([(row, "") for row in self])
+
+
+@dataclass(frozen=True, repr=False)
+class View:
+    """Something that a notebook shows."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
 
 
 def html_table(rows: list[tuple[Mapping[str, Any], str]]) -> str:

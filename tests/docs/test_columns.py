@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 from tests.docs.snippets import ROOT
 
+from crystalsmith.data.prepare import LEDGER_COLUMNS
+from crystalsmith.discovery.archive import HEAD as DISCOVERY
+from crystalsmith.discovery.energies import COLUMNS as RERANKED
+from crystalsmith.discovery.handoff import COLUMNS as EXPORT
 from crystalsmith.evaluation.prediction.run import COLUMNS as SCORE
 from crystalsmith.evaluation.report.results import COLUMNS as EVALUATION
+from crystalsmith.evaluation.stability import LEFT_OUT_COLUMNS
 from crystalsmith.generation.describe import COLUMNS as GENERATION
+from crystalsmith.training.arrangements import COLUMNS as ARRANGEMENTS
+from crystalsmith.training.predictor import COLUMNS as PREDICTOR
 from crystalsmith.training.record import BIN_COLUMNS, COLUMNS
 
 PAGE = (ROOT / "docs/reference/columns.md").read_text(encoding="utf-8")
@@ -28,7 +35,12 @@ def explained(heading: str) -> set[str]:
         ("crystals.csv of a generation", GENERATION),
         ("crystals.csv of an evaluation", EVALUATION),
         ("targets.csv of a score", SCORE),
-        ("log.csv of a training run", (*COLUMNS, *BIN_COLUMNS)),
+        ("log.csv of a training run", (*COLUMNS, *BIN_COLUMNS, *PREDICTOR, *ARRANGEMENTS)),
+        ("ledger.csv of a data set", LEDGER_COLUMNS),
+        ("crystals.csv of an evaluation", LEFT_OUT_COLUMNS),
+        ("candidates.csv of a discovery", (*DISCOVERY, "detail")),
+        ("reranked.csv", RERANKED),
+        ("index.csv of an export", EXPORT),
     ],
 )
 def test_every_column_is_explained(heading: str, columns: tuple[str, ...]) -> None:

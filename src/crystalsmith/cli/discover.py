@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from crystalsmith.cli._shared import examples, print_json
-from crystalsmith.errors import InputError
-
-if TYPE_CHECKING:
-    from crystalsmith.discover.run import Summary
 
 EPILOG = examples(
     "crystalsmith discover out --want 20 --reference refs/mp",
@@ -177,107 +173,48 @@ def discover(
     which is rewritten while the run goes on. A run that was stopped or killed goes on with --resume; with a greater
     --want, --hours or --budget a finished one is extended. Where it learns what to propose next: docs/discover.md.
     """
-    import dataclasses
-    import sys
+    from crystalsmith import explore as python
 
-    from crystalsmith.discover.ledger import MANIFEST
-    from crystalsmith.discover.run import discover as run
-    from crystalsmith.discover.wish import Limits, parse_budgets
-
-    if energies is not None:
-        from crystalsmith.discover.energies import compare
-        from crystalsmith.discover.energies import sentence as told
-
-        found = compare(out, energies, corrections)
-        if as_json:
-            print_json(dataclasses.asdict(found))
-        else:
-            print(told(found))
-        return
-    spent, calculations = parse_budgets(budget or [])
-    limits = Limits(want, spent, calculations, hours)
-    given = {
-        "model": model,
-        "seed": seed,
-        "requirements": tuple(require) if require else None,
-        "reference": None if reference is None else str(reference),
-        "potential": potential,
-        "energy_scale": energy_scale,
-        "predictors": tuple(str(p.resolve()) for p in predictor) if predictor else None,
-        "sources": tuple(source) if source else None,
-        "steps": steps,
-        "solver": solver,
-        "proposals": proposals,
-        "relaxations": relaxations,
-        "floor": explore,
-        "plain": plain or None,
-        "num_atoms": None if num_atoms is None else _range(num_atoms),
-        "steering": _steering(
-            chemical_system=chemical_system,
-            require_all=require_all or None,
-            allow=allow,
-            deny=deny,
-            require=elements,
-            deny_list=deny_list,
-            max_hhi=max_hhi,
-            prefer=prefer,
-            space_group=space_group,
-            properties=property_ or None,
-            guidance=guidance or None,
-        ),
-    }
-    given = {name: value for name, value in given.items() if value not in (None, {})}
-    there = (out / MANIFEST).is_file()
-    if there and (resume or not given):
-        if given:
-            name = sorted(given)[0].replace("_", " ")
-            raise InputError(
-                f"A run goes on with its own wish, and {name} is a part of it; leave it out or begin anew."
-            )
-        wish = None
-    else:
-        wish = _wish(given, limits)
-    summary = run(
-        out, wish, limits, device=device, jobs=jobs, tell=lambda text: print(text, file=sys.stderr, flush=True)
+    run = python.discover.__wrapped__(  # errors name options here, keywords in Python
+        out,
+        want,
+        budget=budget or (),
+        hours=hours,
+        resume=resume,
+        require=require or (),
+        reference=reference,
+        potential=potential,
+        energy_scale=energy_scale,
+        predictor=predictor or (),
+        chemical_system=chemical_system,
+        require_all=require_all,
+        allow=allow,
+        deny=deny,
+        elements=elements,
+        deny_list=deny_list,
+        max_hhi=max_hhi,
+        prefer=prefer,
+        space_group=space_group,
+        num_atoms=num_atoms,
+        model=model,
+        properties=property_,
+        guidance=guidance,
+        source=source or (),
+        steps=steps,
+        solver=solver,
+        seed=seed,
+        proposals=proposals,
+        relaxations=relaxations,
+        explore=explore,
+        plain=plain,
+        energies=energies,
+        corrections=corrections,
+        device=device,
+        jobs=jobs,
+        progress=True,
     )
     if as_json:
-        print_json(dataclasses.asdict(summary))
+        print_json(run.facts)
     else:
-        print(sentence(summary))
-    raise typer.Exit(summary.exit_code)
-
-
-def _wish(given: dict[str, Any], limits: Any) -> Any:
-    from crystalsmith.discover.run import default_requirements
-    from crystalsmith.discover.wish import Wish
-    from crystalsmith.evaluation.reference.known import Reference
-
-    place = given.get("reference")
-    if place is not None:
-        given["reference"] = str(Path(place).resolve())
-    has_hull = place is not None and Reference.open(place).num_entries > 0
-    given["requirements"] = default_requirements(given.get("requirements", ()), has_hull)
-    if given.get("plain") and "relaxations" not in given:
-        given["proposals"] = given["relaxations"] = given.get("proposals", 8)
-    # Relaxations are what is counted where the budget names them and no time.
-    given["price"] = "relaxations" if limits.relaxations is not None and limits.hours is None else "seconds"
-    return Wish(**given)
-
-
-def _steering(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, _, high = (part.strip() for part in text.partition("-"))
-    if low.isdigit() and (high or low).isdigit():
-        return int(low), int(high or low)
-    raise InputError(f"--num-atoms {text!r} is neither a number nor a range; write for example 4-12.")
-
-
-def sentence(summary: Summary) -> str:
-    """The end of a run as a person wants it."""
-    what = f"{summary.accepted} accepted of {summary.relaxed} relaxed and {summary.proposed} proposed, {summary.out}"
-    if summary.status == "stopped":
-        return f"Stopped: {what}. Go on with: crystalsmith discover {summary.out} --resume"
-    return f"Done, {summary.why}: {what}. Page: {Path(summary.out) / 'discover.html'}"
+        print(run)
+    raise typer.Exit(0 if run.summary is None else run.summary.exit_code)

@@ -28,7 +28,7 @@ def export(
     yours to add. qe: inputs of pw.x, with the names of your pseudopotentials to fill in. ase: extended XYZ. pymatgen:
     computed entries. Energies come back with crystalsmith discover RUN --energies.
     """
-    from crystalsmith.discover.handoff import export as write
+    from crystalsmith import explore
 
-    place, number = write(run, to, top, out)
-    print(f"{number} candidates for {to} in {place}.")
+    written = explore.export.__wrapped__(run, to, top, out)  # errors name options here, keywords in Python
+    print(f"{written.number} candidates for {to} in {written.path}.")

@@ -43,17 +43,14 @@ def predict_structure(
     The folder holds the same files as a run of crystalsmith discover: candidates.csv, CIFs, an ASE database and one
     page, discover.html. What comes first is the lowest in energy by the potential, among what was proposed.
     """
-    import sys
-
-    from crystalsmith.discover.prediction import predict_structure as run
-    from crystalsmith.discover.prediction import ranking
+    from crystalsmith import explore
 
     place = out or Path(formula)
-    summary = run(
+    found = explore.predict_structure.__wrapped__(  # errors name options here, keywords in Python
         formula,
         place,
         samples=samples,
-        units=formula_units,
+        formula_units=formula_units,
         model=model,
         potential=potential,
         reference=reference,
@@ -62,9 +59,10 @@ def predict_structure(
         resume=resume,
         device=device,
         jobs=jobs,
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
+        progress=True,
     )
-    rows = ranking(place)
+    rows, summary = found.ranking[:5], found.summary
+    assert summary is not None
     if as_json:
         print_json(rows)
     else:

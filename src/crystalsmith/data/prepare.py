@@ -32,6 +32,7 @@ CHUNK = 1000
 DEFAULT_FRACTIONS = (0.9, 0.05, 0.05)
 LEDGER = "ledger.csv"
 NOTES = "notes.csv"
+LEDGER_COLUMNS = ("row", "id", "reason", "detail")
 """What is strange about crystals that were kept, row by row; there is none where nothing is."""
 
 
@@ -216,7 +217,7 @@ def _ledger(path: Path, header: bool = False) -> Iterator[Any]:
     with path.open("a", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file)
         if header:
-            table.writerow(["row", "id", "reason", "detail"])
+            table.writerow(LEDGER_COLUMNS)
 
         def write(refused: Iterable[Refused]) -> None:
             table.writerows((r.number, safe_cell(r.id), r.reason, safe_cell(r.detail)) for r in refused)

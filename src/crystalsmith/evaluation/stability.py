@@ -25,6 +25,9 @@ from crystalsmith.files import replace_text
 HULLS = ("labels", "potential")
 """Whose energies a hull is made of."""
 
+LEFT_OUT_COLUMNS = ("id", "composition", "chemical_system", "formation_energy_per_atom", "energy_above_hull", "reason")
+"""Of ``hull_left_out.csv``."""
+
 
 def check_hull(kind: str, limit: int | None, relaxation: Relaxation | None, reference: Reference | None) -> None:
     """Make sure that the hull that is asked for can be had.
@@ -113,6 +116,5 @@ def _announce(text: str) -> None:
 
 def _write_left_out(file: Path, rows: Sequence[tuple[Any, ...]]) -> None:
     buffer = io.StringIO()
-    head = ("id", "composition", "chemical_system", "formation_energy_per_atom", "energy_above_hull", "reason")
-    csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
+    csv.writer(buffer, lineterminator="\n").writerows([LEFT_OUT_COLUMNS, *rows])
     replace_text(file, buffer.getvalue())

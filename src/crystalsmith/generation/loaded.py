@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.generation.steering import Steering
-from crystalsmith.tables import SHOWN, Table, html_table
+from crystalsmith.tables import SHOWN, Table, View, html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -346,16 +345,6 @@ class GeneratedCrystals(Sequence["Structure"]):
         output.commit(self.request.num, self._described, self.seconds)
         output.update(status="complete")
         return output.path
-
-
-@dataclass(frozen=True, repr=False)
-class View:
-    """Something that a notebook shows."""
-
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
 
 
 def _start(start_from: Any) -> str | list[Any] | None:

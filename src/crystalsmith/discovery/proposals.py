@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.discover.bandit import Posterior
-from crystalsmith.discover.candidate import Candidate
-from crystalsmith.discover.known import Known
-from crystalsmith.discover.wish import MODEL_SOURCES, STRENGTHS, Wish
+from crystalsmith.discovery.bandit import Posterior
+from crystalsmith.discovery.candidate import Candidate
+from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.wish import MODEL_SOURCES, STRENGTHS, Wish
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.errors import InputError
 

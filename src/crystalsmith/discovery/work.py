@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.discover.crew import Crew
+from crystalsmith.discovery.crew import Crew
 from crystalsmith.engine.processes import Processes
 from crystalsmith.engine.run import Engine
 from crystalsmith.engine.schedule import TIMED_OUT, schedule

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.results import finite
 from crystalsmith.files import append_line, read_lines, replace_text

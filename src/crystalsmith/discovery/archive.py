@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.discover.candidate import STAGES, Candidate, State
+from crystalsmith.discovery.candidate import STAGES, Candidate, State
 from crystalsmith.evaluation.report.results import rounded
 from crystalsmith.files import replace_text
 from crystalsmith.formats import cif_text, symmetric_cif_text
@@ -26,6 +26,9 @@ HEAD = (
     "num_atoms",
     "space_group",
     "energy_above_hull",
+    "formation_energy_per_atom",
+    "energy_per_atom",
+    "matched",
     "verdict",
     "stage",
     "source",

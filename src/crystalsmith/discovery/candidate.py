@@ -21,7 +21,7 @@ class Candidate:
     Attributes:
         number: its place in the run, and of its random stream.
         round: that it was proposed in.
-        plan: how it was made, plain values; see :class:`crystalsmith.discover.proposals.Proposal`.
+        plan: how it was made, plain values; see :class:`crystalsmith.discovery.proposals.Proposal`.
         raw, relaxed: the crystal before and after relaxation.
         stage: the last one it reached.
         dropped: why it was dropped, a word; empty while it is in the running or accepted.

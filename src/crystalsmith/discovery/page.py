@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from crystalsmith.discover.archive import funnel, ranked, row_of
-from crystalsmith.discover.bandit import Posterior
-from crystalsmith.discover.candidate import Candidate, State
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.proposals import FACTORS, outcomes_of
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.archive import funnel, ranked, row_of
+from crystalsmith.discovery.bandit import Posterior
+from crystalsmith.discovery.candidate import Candidate, State
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.proposals import FACTORS, outcomes_of
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.elements import SYMBOLS
 from crystalsmith.evaluation.matching import formula_key
 from crystalsmith.evaluation.reference.known import Reference
@@ -80,8 +80,8 @@ def page(
     }
     against = "" if reference is None else f", against {reference.name}"
     subtitle = f"{' and '.join(wish.requirements) or 'no requirement'}; {wish.potential}{against}"
-    script = (resources.files("crystalsmith.discover") / "assets" / "discover.js").read_text(encoding="utf-8")
-    template = (resources.files("crystalsmith.discover") / "assets" / "discover.html").read_text(encoding="utf-8")
+    script = (resources.files("crystalsmith.discovery") / "assets" / "discover.js").read_text(encoding="utf-8")
+    template = (resources.files("crystalsmith.discovery") / "assets" / "discover.html").read_text(encoding="utf-8")
     exact = wish.steering.get("compositions") or wish.steering.get("formula")
     title = f"Discovery: {len(state.accepted)} accepted"
     if exact and not wish.novel:

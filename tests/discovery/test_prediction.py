@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.prediction import predict_structure, ranking
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.prediction import predict_structure, ranking
 
 
 def test_structures_of_a_composition_are_ranked_by_energy(

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.discover.archive import ranked, row_of
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.proposals import ARRANGEMENTS
-from crystalsmith.discover.run import Summary, discover
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.archive import ranked, row_of
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.proposals import ARRANGEMENTS
+from crystalsmith.discovery.run import Summary, discover
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 from crystalsmith.generation.rules import parse_formula
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crystalsmith.discover.bandit import PRIOR, Posterior
-from crystalsmith.discover.candidate import Candidate, State
-from crystalsmith.discover.choice import choose, over
-from crystalsmith.discover.estimate import (
+from crystalsmith.discovery.bandit import PRIOR, Posterior
+from crystalsmith.discovery.candidate import Candidate, State
+from crystalsmith.discovery.choice import choose, over
+from crystalsmith.discovery.estimate import (
     CHANCE_MEAN,
     Estimate,
     chance,
@@ -17,9 +17,9 @@ from crystalsmith.discover.estimate import (
     fit_steps,
     price,
 )
-from crystalsmith.discover.known import Known
-from crystalsmith.discover.proposals import Proposal, draw_round
-from crystalsmith.discover.wish import Limits, Wish, check_wish, parse_budgets
+from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.proposals import Proposal, draw_round
+from crystalsmith.discovery.wish import Limits, Wish, check_wish, parse_budgets
 from crystalsmith.elements import NUMBERS
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.requirements import parse_requirement
@@ -66,7 +66,7 @@ def test_the_fit_is_where_the_slope_of_the_posterior_vanishes() -> None:
     weights = fit_chance(data)
 
     def loss(w: np.ndarray) -> float:
-        from crystalsmith.discover.estimate import CHANCE_STD
+        from crystalsmith.discovery.estimate import CHANCE_STD
 
         total = 0.5 * float((((w - CHANCE_MEAN) / CHANCE_STD) ** 2).sum())
         for one, success in data:
@@ -187,7 +187,7 @@ def test_a_round_depends_on_the_seed_and_on_what_came_before_and_on_nothing_else
 
 
 def test_the_screen_drops_what_no_crystal_is_and_says_why() -> None:
-    from crystalsmith.discover.screening import sanity
+    from crystalsmith.discovery.screening import sanity
 
     corners = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
     salt = np.array([55, 17])

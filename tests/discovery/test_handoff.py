@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystalsmith.discover.archive import ranked
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.energies import compare
-from crystalsmith.discover.handoff import export
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.archive import ranked
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.energies import compare
+from crystalsmith.discovery.handoff import export
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 
 

@@ -12,19 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from crystalsmith.discover.archive import TABLE, Archive, write_table
-from crystalsmith.discover.candidate import Candidate, State, to_plain
-from crystalsmith.discover.choice import choose, over
-from crystalsmith.discover.judging import Judge, unmet
-from crystalsmith.discover.known import Known
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.making import Maker
-from crystalsmith.discover.page import write_page
-from crystalsmith.discover.proposals import draw_round
-from crystalsmith.discover.screening import Candidate as Matched
-from crystalsmith.discover.screening import Seen, known_as, relatives, sanity
-from crystalsmith.discover.wish import Limits, Wish
-from crystalsmith.discover.work import Outcome, Task, Workshop
+from crystalsmith.discovery.archive import TABLE, Archive, write_table
+from crystalsmith.discovery.candidate import Candidate, State, to_plain
+from crystalsmith.discovery.choice import choose, over
+from crystalsmith.discovery.judging import Judge, unmet
+from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.making import Maker
+from crystalsmith.discovery.page import write_page
+from crystalsmith.discovery.proposals import draw_round
+from crystalsmith.discovery.screening import Candidate as Matched
+from crystalsmith.discovery.screening import Seen, known_as, relatives, sanity
+from crystalsmith.discovery.wish import Limits, Wish
+from crystalsmith.discovery.work import Outcome, Task, Workshop
 from crystalsmith.evaluation.judge import facts_or_problem
 from crystalsmith.evaluation.reference.known import Reference
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.judging import Judge
-from crystalsmith.discover.known import Known
-from crystalsmith.discover.ledger import Folder
-from crystalsmith.discover.loop import Loop
-from crystalsmith.discover.making import Maker
-from crystalsmith.discover.wish import CALCULATED, STABLE, Limits, Wish, check_wish
-from crystalsmith.discover.work import Workshop
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.judging import Judge
+from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.loop import Loop
+from crystalsmith.discovery.making import Maker
+from crystalsmith.discovery.wish import CALCULATED, STABLE, Limits, Wish, check_wish
+from crystalsmith.discovery.work import Workshop
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.measures import Predictor
 from crystalsmith.evaluation.asked.requirements import check_requirements
@@ -213,4 +213,12 @@ def _summary(folder: Folder, state: State, seconds: float, why: str, signum: int
     )
 
 
-__all__ = ["CALCULATED", "Limits", "Summary", "Wish", "default_requirements", "discover", "rules_of"]
+def sentence(summary: Summary) -> str:
+    """The end of a run as a person wants it."""
+    what = f"{summary.accepted} accepted of {summary.relaxed} relaxed and {summary.proposed} proposed, {summary.out}"
+    if summary.status == "stopped":
+        return f"Stopped: {what}. Go on with: crystalsmith discover {summary.out} --resume"
+    return f"Done, {summary.why}: {what}. Page: {Path(summary.out) / 'discover.html'}"
+
+
+__all__ = ["CALCULATED", "Limits", "Summary", "Wish", "default_requirements", "discover", "rules_of", "sentence"]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.crew import Crew
-from crystalsmith.discover.ledger import LEDGER, Folder
-from crystalsmith.discover.run import discover
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.crew import Crew
+from crystalsmith.discovery.ledger import LEDGER, Folder
+from crystalsmith.discovery.run import discover
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.engine.processes import Processes
 from crystalsmith.engine.schedule import schedule
 
@@ -77,7 +77,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_pat
     values = json.dumps({"wish": wish.to_dict(), "limits": asdict(limits)})
     script.write_text(
         "import json, sys\nfrom pathlib import Path\n"
-        "from crystalsmith.discover.run import discover\nfrom crystalsmith.discover.wish import Limits, Wish\n"
+        "from crystalsmith.discovery.run import discover\nfrom crystalsmith.discovery.wish import Limits, Wish\n"
         f"given = json.loads({values!r})\nout = Path(sys.argv[1])\n"
         "there = (out / 'manifest.json').is_file()\n"
         "wish = None if there else Wish.from_dict(given['wish'])\n"

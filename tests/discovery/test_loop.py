@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.ledger import LEDGER, Folder
-from crystalsmith.discover.run import discover
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.ledger import LEDGER, Folder
+from crystalsmith.discovery.run import discover
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 
 
@@ -38,7 +38,7 @@ def test_a_run_keeps_its_budget_and_its_promises(finished: Path, wish: Wish, all
     state = State.of(Folder.open(finished).lines())
     assert state.relaxations == 7
     assert state.accepted
-    from crystalsmith.discover.screening import Candidate, known_as
+    from crystalsmith.discovery.screening import Candidate, known_as
     from crystalsmith.evaluation.matching import group
     from crystalsmith.evaluation.reference.known import Reference
 

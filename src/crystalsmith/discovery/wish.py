@@ -33,7 +33,7 @@ class Wish:
         reference: folder of the known crystals and their hull.
         potential, energy_scale: what relaxes.
         predictors: folders of property predictors.
-        sources: where candidates come from, see :mod:`crystalsmith.discover.proposals`.
+        sources: where candidates come from, see :mod:`crystalsmith.discovery.proposals`.
         proposals, relaxations: of each round.
         steps, solver, temperature: of the generation; None for the model's own.
         fmax, relax_steps, time_limit: of a relaxation (eV/angstrom, steps, seconds).

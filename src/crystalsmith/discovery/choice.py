@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from crystalsmith.discover.candidate import Candidate, State
-from crystalsmith.discover.estimate import Estimate, chance, chance_to_meet, fit_chance, fit_steps, price
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.candidate import Candidate, State
+from crystalsmith.discovery.estimate import Estimate, chance, chance_to_meet, fit_chance, fit_steps, price
+from crystalsmith.discovery.wish import Limits, Wish
 
 
 def estimate_of(candidate: Candidate, limit: float | None) -> Estimate | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crystalsmith.discover.known import Known
-from crystalsmith.discover.proposals import ARRANGEMENTS, KEEPS_ELEMENTS, Proposal, start_of
-from crystalsmith.discover.wish import Wish
+from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.proposals import ARRANGEMENTS, KEEPS_ELEMENTS, Proposal, start_of
+from crystalsmith.discovery.wish import Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
 

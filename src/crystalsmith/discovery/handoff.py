@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.discover.archive import ranked
-from crystalsmith.discover.candidate import Candidate, State
-from crystalsmith.discover.ledger import Folder
+from crystalsmith.discovery.archive import ranked
+from crystalsmith.discovery.candidate import Candidate, State
+from crystalsmith.discovery.ledger import Folder
 from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays
@@ -30,6 +30,9 @@ from crystalsmith.files import replace_text
 
 Texts = dict[str, str]
 """File name to text."""
+
+COLUMNS = ("rank", "id", "formula", "num_atoms", "energy_above_hull", "energy_per_atom")
+"""Of ``index.csv``."""
 
 SPACING = 0.25
 """Largest distance of points of the Brillouin zone in a Quantum ESPRESSO input, 1/angstrom, with the factor 2 pi."""
@@ -74,7 +77,7 @@ def export(out: Path, to: str, top: int, place: Path | None = None) -> tuple[Pat
 def _index(best: Sequence[Candidate]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "id", "formula", "num_atoms", "energy_above_hull", "energy_per_atom"])
+    writer.writerow(COLUMNS)
     for rank, one in enumerate(best, start=1):
         values = [one.values.get(n) for n in ("energy_above_hull", "energy_per_atom")]
         writer.writerow([rank, one.name, one.values["formula"], len(_crystal(one)[2]), *map(rounded, values)])

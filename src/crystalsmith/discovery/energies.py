@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from crystalsmith.discover.archive import ranked
-from crystalsmith.discover.candidate import State
-from crystalsmith.discover.judging import Judge
-from crystalsmith.discover.ledger import Folder
+from crystalsmith.discovery.archive import ranked
+from crystalsmith.discovery.candidate import State
+from crystalsmith.discovery.judging import Judge
+from crystalsmith.discovery.ledger import Folder
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.judge import check_scheme
 from crystalsmith.evaluation.matching import formula_key
@@ -24,6 +24,15 @@ from crystalsmith.evaluation.report.results import rounded
 from crystalsmith.files import replace_text
 
 TABLE, FACTS = "reranked.csv", "reranked.json"
+COLUMNS = (
+    "rank",
+    "id",
+    "formula",
+    "rank_by_potential",
+    "energy_above_hull_by_potential",
+    "energy_above_hull",
+    "decomposition",
+)
 
 
 @dataclass(frozen=True)
@@ -123,9 +132,9 @@ def _compared(rows: list[dict[str, Any]], missing: int, limit: float | None) -> 
 def _text(rows: list[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", *rows[0]])
+    writer.writerow(COLUMNS)
     for rank, row in enumerate(rows, start=1):
-        writer.writerow([rank, *(rounded(value) for value in row.values())])
+        writer.writerow([rank, *(rounded(row[name]) for name in COLUMNS[1:])])
     return buffer.getvalue()
 
 

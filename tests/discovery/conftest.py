@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crystalsmith.discover.wish import Limits, Wish
+from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.elements import NUMBERS, SYMBOLS
 
 METALS = {"Al": 4.0, "Ni": 3.49, "Cu": 3.59, "Pd": 3.88, "Ag": 4.06, "Pt": 3.93, "Au": 4.06}
