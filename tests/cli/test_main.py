@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
@@ -62,6 +63,31 @@ def test_every_command_has_help_with_examples():
         result = runner.invoke(app, [*path, "--help"])
         assert result.exit_code == 0
         assert path == [] or "crystalsmith" in result.output or path[-1] == "models"
+        assert "<bool>" not in result.output.lower(), path  # a flag takes no value
+
+
+def test_an_option_of_two_commands_is_one_declaration():
+    from crystalsmith.cli.discover import discover
+    from crystalsmith.cli.generate import generate
+
+    one, other = (get_type_hints(command, include_extras=True) for command in (generate, discover))
+    other["require"] = other.pop("elements")  # there, --require is what is measured
+    meant_otherwise = {"out", "num_atoms", "seed", "resume", "return"}
+    for name in one.keys() & other.keys() - meant_otherwise:
+        assert one[name].__metadata__[0] is other[name].__metadata__[0], name
+
+
+@pytest.mark.parametrize("command", ["generate", "discover", "predict-structure", "finetune", "train"])
+def test_names_of_models_are_completed(command):
+    from typer.main import get_command
+
+    from crystalsmith.cli._shared import model_names
+    from crystalsmith.cli.main import app
+
+    named = {param.name: param for param in get_command(app).commands[command].params}
+    option = named["base" if command == "train" else "model"]
+    assert option._custom_shell_complete is not None
+    assert "mp20-tiny" in model_names("mp")
 
 
 def test_version():

@@ -35,6 +35,17 @@ class Commands(TyperGroup):
     With ``CRYSTALSMITH_DEBUG=1`` the traceback comes through.
     """
 
+    def get_params(self, ctx: Any) -> Any:
+        """The options of the group itself."""
+        return _plain_flags(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            _plain_flags([*command.params, command.get_help_option(ctx)])
+        return command
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         try:
@@ -51,6 +62,14 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             print("crystalsmith: interrupted", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPT) from None
+
+
+def _plain_flags(options: list[Any]) -> list[Any]:
+    """The options, of which flags show no type: ``--resume`` takes no ``<bool>``."""
+    for option in options:
+        if getattr(option, "is_flag", False) and option.metavar is None:
+            option.metavar = ""
+    return options
 
 
 def print_json(value: Any) -> None:

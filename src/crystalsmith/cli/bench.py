@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from crystalsmith.cli import _options as options
 from crystalsmith.cli._shared import examples, print_json
 from crystalsmith.errors import InputError
 
@@ -23,7 +24,7 @@ def bench(
     ] = "mp20-tiny",
     batch_sizes: Annotated[str, typer.Option(metavar="N,N,..", help="Crystals at a time.")] = "16",
     precision: Annotated[str, typer.Option(help="Of the network's products: auto, float32 or bf16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Of each measurement; the median counts.")] = 5,
     train: Annotated[bool, typer.Option(help="Measure a training step too.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crystalsmith.cli import _options as options
+from crystalsmith.cli._options import RULES
 from crystalsmith.cli._shared import examples, print_json
 
 EPILOG = examples(
@@ -20,8 +22,7 @@ EPILOG = examples(
     "crystalsmith discover out --energies dft.csv --corrections mp2020",
 )
 
-ENDS, RULES = "When it ends", "Elements, symmetry and size (kept by every candidate)"
-HOW, JUDGE = "How candidates are made", "How they are judged"
+ENDS, HOW, JUDGE = "When it ends", "How candidates are made", "How they are judged"
 
 
 def discover(
@@ -65,65 +66,22 @@ def discover(
         list[Path] | None,
         typer.Option(help="Predictor of a property (train --task property); repeatable.", rich_help_panel=JUDGE),
     ] = None,
-    chemical_system: Annotated[
-        str | None, typer.Option(metavar="Li-Mn-O", help="Only these elements.", rich_help_panel=RULES)
-    ] = None,
-    require_all: Annotated[
-        bool, typer.Option("--require-all", help="All of them in each candidate.", rich_help_panel=RULES)
-    ] = False,
-    allow: Annotated[
-        str | None, typer.Option(metavar="Li,Fe,O", help="Only elements of this list.", rich_help_panel=RULES)
-    ] = None,
-    deny: Annotated[
-        str | None, typer.Option(metavar="Pb,Cd", help="No element of this list.", rich_help_panel=RULES)
-    ] = None,
-    elements: Annotated[
-        str | None,
-        typer.Option(metavar="Li,O", help="Each of these at least once in each candidate.", rich_help_panel=RULES),
-    ] = None,
-    deny_list: Annotated[
-        str | None,
-        typer.Option(
-            metavar="scarce,toxic",
-            help="No element of these lists: radioactive, noble, scarce, toxic.",
-            rich_help_panel=RULES,
-        ),
-    ] = None,
-    max_hhi: Annotated[
-        float | None,
-        typer.Option(
-            help="Only elements whose index of supply (HHI, up to 10000) is at most this.", rich_help_panel=RULES
-        ),
-    ] = None,
-    prefer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="Li:3,Co:0.2", help="Factors on the odds of elements: a wish, no rule.", rich_help_panel=RULES
-        ),
-    ] = None,
-    space_group: Annotated[
-        str | None,
-        typer.Option(metavar="225|195-230|cubic", help="Crystals of these space groups.", rich_help_panel=RULES),
-    ] = None,
+    chemical_system: options.ChemicalSystem = None,
+    require_all: options.RequireAll = False,
+    allow: options.Allow = None,
+    deny: options.Deny = None,
+    elements: options.RequiredElements = None,
+    deny_list: options.DenyList = None,
+    max_hhi: options.MaxHhi = None,
+    prefer: options.Prefer = None,
+    space_group: options.SpaceGroup = None,
     num_atoms: Annotated[
         str | None,
         typer.Option(metavar="N|LOW-HIGH", help="Atoms per cell.", show_default="1-20", rich_help_panel=RULES),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A bundled model or a folder.", show_default="hull-tiny", rich_help_panel=HOW)
-    ] = None,
-    property_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--property",
-            metavar="NAME=VALUE",
-            help="Target that the model follows, as in generate; repeatable.",
-            rich_help_panel=HOW,
-        ),
-    ] = None,
-    guidance: Annotated[
-        list[str] | None, typer.Option(metavar="G|NAME=G", help="How strongly.", rich_help_panel=HOW)
-    ] = None,
+    model: options.Model = None,
+    property_: options.Property = None,
+    guidance: options.Guidance = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,12 +90,8 @@ def discover(
             rich_help_panel=HOW,
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps.", show_default="the model's", rich_help_panel=HOW)
-    ] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="As in generate.", show_default="the model's", rich_help_panel=HOW)
-    ] = None,
+    steps: options.Steps = None,
+    solver: options.Solver = None,
     seed: Annotated[int | None, typer.Option(help="Of the whole run.", show_default="0", rich_help_panel=HOW)] = None,
     proposals: Annotated[
         int | None, typer.Option(help="Candidates of each round.", show_default="32", rich_help_panel=HOW)
@@ -163,9 +117,9 @@ def discover(
         ),
     ] = None,
     corrections: Annotated[str | None, typer.Option(help="Correction scheme of these energies.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Propose, screen, estimate, relax, judge and keep crystals until enough meet the wish or the budget is spent.
 

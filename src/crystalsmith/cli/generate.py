@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, model_names, print_json
+from crystalsmith.cli import _options as options
+from crystalsmith.cli._options import RULES, SYMMETRY, TARGETS
+from crystalsmith.cli._shared import examples, print_json
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,10 +35,7 @@ EPILOG = examples(
 )
 
 
-RULES, START = "Elements and composition (kept by every crystal)", "Starting from a crystal"
-CHOICE = "Choosing among proposals"
-SYMMETRY = "Symmetry (kept by every crystal)"
-TARGETS = "Targets (of models that were fine-tuned on them)"
+START, CHOICE = "Starting from a crystal", "Choosing among proposals"
 
 
 def generate(
@@ -44,14 +43,7 @@ def generate(
         Path, typer.Argument(metavar="OUT", help="Folder for the results: new or empty, or that of a run to resume.")
     ],
     num: Annotated[int | None, typer.Option(help="How many crystals.", show_default="16")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A bundled model (see: crystalsmith models list) or a model folder.",
-            show_default="hull-tiny",
-            autocompletion=model_names,
-        ),
-    ] = None,
+    model: options.Model = None,
     seed: Annotated[
         int | None, typer.Option(help="Crystal i depends on the seed and i alone.", show_default="0")
     ] = None,
@@ -63,17 +55,8 @@ def generate(
             show_default="as in the training data",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps; more are slower and better.", show_default="the model's")
-    ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME[,KEY=VALUE]",
-            help="multistep, predictor_corrector, ancestral, heun or published; with settings: multistep,churn=1.",
-            show_default="the model's",
-        ),
-    ] = None,
+    steps: options.Steps = None,
+    solver: options.Solver = None,
     temperature: Annotated[
         float | None,
         typer.Option(
@@ -85,7 +68,7 @@ def generate(
         str | None,
         typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     devices: Annotated[
         str | None,
         typer.Option(
@@ -120,46 +103,14 @@ def generate(
             "array it is the task's own; 'none' makes the whole run there.",
         ),
     ] = None,
-    chemical_system: Annotated[
-        str | None,
-        typer.Option(metavar="Li-Fe-O", help="Only these elements.", rich_help_panel=RULES),
-    ] = None,
-    require_all: Annotated[
-        bool,
-        typer.Option(
-            "--require-all", help="Every element of the chemical system appears in each crystal.", rich_help_panel=RULES
-        ),
-    ] = False,
-    allow: Annotated[
-        str | None, typer.Option(metavar="Li,Fe,O", help="Only elements of this list.", rich_help_panel=RULES)
-    ] = None,
-    deny: Annotated[
-        str | None, typer.Option(metavar="Pb,Cd", help="No element of this list.", rich_help_panel=RULES)
-    ] = None,
-    require: Annotated[
-        str | None,
-        typer.Option(metavar="Li,O", help="Each of these at least once in each crystal.", rich_help_panel=RULES),
-    ] = None,
-    deny_list: Annotated[
-        str | None,
-        typer.Option(
-            metavar="scarce,toxic",
-            help="No element of these lists: radioactive, noble, scarce, toxic.",
-            rich_help_panel=RULES,
-        ),
-    ] = None,
-    max_hhi: Annotated[
-        float | None,
-        typer.Option(
-            help="Only elements whose index of supply (HHI, up to 10000) is at most this.", rich_help_panel=RULES
-        ),
-    ] = None,
-    prefer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="Li:3,Co:0.2", help="Factors on the odds of elements: a wish, no rule.", rich_help_panel=RULES
-        ),
-    ] = None,
+    chemical_system: options.ChemicalSystem = None,
+    require_all: options.RequireAll = False,
+    allow: options.Allow = None,
+    deny: options.Deny = None,
+    require: options.RequiredElements = None,
+    deny_list: options.DenyList = None,
+    max_hhi: options.MaxHhi = None,
+    prefer: options.Prefer = None,
     formula: Annotated[
         str | None, typer.Option(metavar="LiFePO4", help="Exactly this composition.", rich_help_panel=RULES)
     ] = None,
@@ -194,16 +145,7 @@ def generate(
             help="Only so many of the compositions, evenly spaced.", show_default="all", rich_help_panel=RULES
         ),
     ] = None,
-    space_group: Annotated[
-        str | None,
-        typer.Option(
-            metavar="225|Fm-3m|195-230|cubic|any|free",
-            help="Crystals of these space groups, kept exactly; Wyckoff positions are drawn as known crystals have "
-            "them.",
-            show_default="the model's, or free",
-            rich_help_panel=SYMMETRY,
-        ),
-    ] = None,
+    space_group: options.SpaceGroup = None,
     templates: Annotated[
         Path | None,
         typer.Option(
@@ -286,32 +228,14 @@ def generate(
             rich_help_panel=CHOICE,
         ),
     ] = None,
-    property_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--property",
-            metavar="NAME=VALUE",
-            help="Target of a property that the model knows; a,b,c are taken in turn, low..high is drawn from evenly "
-            "(in the logarithm where the model takes it), Li-Fe-O is a set of elements. Repeatable.",
-            rich_help_panel=TARGETS,
-        ),
-    ] = None,
+    property_: options.Property = None,
     targets: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.csv", help="Targets, a column per property, rows taken in turn.", rich_help_panel=TARGETS
         ),
     ] = None,
-    guidance: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="G|NAME=G",
-            help="How strongly targets are followed: 1 as learned, more overshoots, 0 not at all; for one property "
-            "NAME=G. Anything but 0 and 1 doubles the work.",
-            show_default="2",
-            rich_help_panel=TARGETS,
-        ),
-    ] = None,
+    guidance: options.Guidance = None,
     guidance_interval: Annotated[
         str | None,
         typer.Option(
@@ -324,7 +248,7 @@ def generate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in OUT, with its settings; begin it if there is none.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Generate crystals and write them to OUT.
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli import _options as options
+from crystalsmith.cli._shared import examples, model_names, print_json
 
 EPILOG = examples(
     "crystalsmith predict-structure LiCoO2 --samples 32 --potential 7net-0",
@@ -26,7 +27,7 @@ def predict_structure(
             metavar="N|LOW-HIGH", help="Formula units per cell.", show_default="those of known crystals of such counts"
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A bundled model or a folder.")] = "mp20-csp",
+    model: Annotated[str, typer.Option(help="A bundled model or a folder.", autocompletion=model_names)] = "mp20-csp",
     potential: Annotated[str, typer.Option(help="7net-0, 7net-l3i5, chgnet, or module:factory.")] = "7net-0",
     reference: Annotated[
         Path | None, typer.Option(help="Known crystals and their hull: says which structures are known.")
@@ -34,7 +35,7 @@ def predict_structure(
     seed: Annotated[int, typer.Option(help="Of the proposals.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
