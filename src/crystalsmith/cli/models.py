@@ -11,7 +11,9 @@ from crystalsmith.cli import models_import
 from crystalsmith.cli._shared import Commands, examples, flowing, model_names, print_json
 from crystalsmith.errors import InputError
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="List the models, show what they are, import and export them.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="List the models, show what they are, import and export them."
+)
 app.command("import", epilog=models_import.IMPORT_EPILOG, help=flowing(models_import.import_model.__doc__))(
     models_import.import_model
 )
