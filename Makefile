@@ -11,6 +11,7 @@ NUM ?= 16
 JOBS ?= auto
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 LOWEST_VENV ?= .venv-lowest
+CONSTRAINTS =
 
 ifeq ($(OS),Windows_NT)
 BIN := $(VENV)/Scripts
@@ -36,13 +37,10 @@ generate: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-# The oldest versions that pyproject.toml allows, in an environment of their own.
+# The oldest versions that pyproject.toml allows, in an environment of their own; TORCH as above.
 test-lowest:
-	$(PYTHON) tools/lowest.py > lowest-requirements.txt
-	$(PYTHON) -m venv $(LOWEST_VENV)
-	$(LOWEST_VENV)/bin/python -m pip install --upgrade pip
-	$(LOWEST_VENV)/bin/python -m pip install -e ".[dev]" -c lowest-requirements.txt
-	$(LOWEST_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile
+	$(PYTHON) tools/lowest.py $(if $(TORCH),"$(TORCH)") > lowest-requirements.txt
+	$(MAKE) VENV=$(LOWEST_VENV) CONSTRAINTS="-c lowest-requirements.txt" test
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -84,25 +82,25 @@ endif
 ifdef TORCH
 	$(PIP) "$(TORCH)"
 else ifneq ($(shell command -v nvidia-smi 2>/dev/null),)
-	$(PIP) "torch>=2.6"
+	$(PIP) "torch>=2.6" $(CONSTRAINTS)
 else
 	@echo "No NVIDIA GPU is seen: installing the CPU build of torch. For a GPU: make TORCH=torch generate"
 	@if $(PYTHON) -c "import urllib.request as r; r.urlopen('$(CPU_INDEX)/torch/', timeout=10)" 2>/dev/null; \
-	then $(PIP) "torch>=2.6" --index-url $(CPU_INDEX); \
-	else echo "Its index cannot be reached; installing torch from the usual one."; $(PIP) "torch>=2.6"; fi
+	then $(PIP) "torch>=2.6" $(CONSTRAINTS) --index-url $(CPU_INDEX); \
+	else echo "Its index cannot be reached; installing torch from the usual one."; $(PIP) "torch>=2.6" $(CONSTRAINTS); fi
 endif
 	$(PYTHON) -c "open('$(VENV)/.torch', 'w')"
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) -e .
+	$(PIP) -e . $(CONSTRAINTS)
 	$(PYTHON) -c "open('$(VENV)/.installed', 'w')"
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
-	$(PIP) -e ".[dev]"
+	$(PIP) -e ".[dev]" $(CONSTRAINTS)
 	$(PYTHON) -c "open('$(VENV)/.installed', 'w'); open('$(VENV)/.installed-dev', 'w')"
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev
-	$(PIP) -e ".[dev,docs]"
+	$(PIP) -e ".[dev,docs]" $(CONSTRAINTS)
 	$(PYTHON) -c "open('$(VENV)/.installed-docs', 'w')"
 
 clean:
