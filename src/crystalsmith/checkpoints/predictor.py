@@ -160,7 +160,8 @@ def load_predictor(folder: str | Path, device: torch.device | str = "cpu") -> Pr
     with interpreting(f"The predictor {folder}", "copy it again"):
         sizes = {k: v for k, v in config["network"].items() if k != "kind"}
         told = dict(config["facts"])
-        told["elements"] = tuple(told["elements"])
+        # JSON has whole numbers of any size, tensors have not.
+        told |= {"elements": tuple(told["elements"]), "mean": float(told["mean"]), "std": float(told["std"])}
         facts = PredictorFacts(**{f.name: told[f.name] for f in fields(PredictorFacts)})
         with empty_weights():
             network = PropertyNetwork(GemNetConfig(**sizes))
