@@ -30,7 +30,7 @@ class Actors:
         begin: called with ``arguments`` once in each actor; returns the job, a function of one task.
         workers: most actors; 0 for as many as the cluster has room for.
         address: of the cluster; None for the one that ``RAY_ADDRESS`` names, or one of this machine alone.
-        gpus: GPUs of an actor.
+        gpus: GPUs of an actor; None for one where the cluster has any.
 
     Raises:
         InputError: if Ray is not installed, or there is no such cluster.
@@ -39,10 +39,13 @@ class Actors:
     deaths = 100
 
     def __init__(
-        self, begin: Callable[..., Job], arguments: tuple[Any, ...], workers: int, address: str | None, gpus: float
+        self, begin: Callable[..., Job], arguments: tuple[Any, ...], workers: int, address: str | None, gpus: float | None
     ) -> None:
         self.ray = connect(address)
-        self.begin, self.arguments, self.workers, self.gpus = begin, arguments, workers, gpus
+        if gpus is None:
+            gpus = 1.0 if self.ray.cluster_resources().get("GPU", 0.0) >= 1.0 else 0.0
+        self.begin, self.workers, self.gpus = begin, workers, gpus
+        self.arguments = self.ray.put(arguments)  # once into the cluster, not once for each actor
         self._looked, self._room = -LOOK, 0
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # An actor that is lost is replaced by us: only we know which task it had.
@@ -54,7 +57,9 @@ class Actors:
         if self.now() - self._looked >= LOOK:
             self._looked = self.now()
             have = self.ray.cluster_resources()
-            room = have.get("GPU", 0.0) / self.gpus if self.gpus else have.get("CPU", 1.0)
+            room = have.get("CPU", 1.0)
+            if self.gpus:
+                room = min(room, have.get("GPU", 0.0) / self.gpus)
             self._room = max(1, int(room))
         return min(self.workers, self._room) if self.workers else self._room
 

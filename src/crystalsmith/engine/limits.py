@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block, processes that are started keep their numerical libraries to one thread."""
+def threads(count: int) -> Iterator[None]:
+    """Within the block, processes that are started keep their numerical libraries to so many threads."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    os.environ.update(dict.fromkeys(names, str(count)))
     try:
         yield
     finally:

@@ -13,23 +13,32 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from typing import Any
 
-from crystalsmith.engine.limits import one_thread
+from crystalsmith.engine.limits import threads
 from crystalsmith.engine.schedule import DONE, FAILED, LOST, READY, REFUSED, Event
 from crystalsmith.errors import InputError
 
 Job = Callable[[Any], Any]
+
+FAILURES = 2
+"""Workers that a device may lose; then it is given nothing more."""
+
+
+class Broken(Exception):
+    """Raised by a job: its worker is not fit for another task, as after an error of its device; another may be."""
 
 
 @dataclass(eq=False)
 class _Worker:
     process: Any
     pipe: Any
+    place: int
     idle: bool = False
 
 
@@ -41,27 +50,66 @@ class Processes:
     Args:
         begin: called with ``arguments`` once in each process; returns the job, a function of one task.
         workers: most processes.
+        devices: one for each process instead, given to ``begin`` after the arguments; equal names are different
+            processes, which share the threads of this machine. A device that loses :data:`FAILURES` workers gets none
+            again.
+        tell: hears of devices that lose workers.
     """
 
-    deaths = 3
-
-    def __init__(self, begin: Callable[..., Job], arguments: tuple[Any, ...], workers: int) -> None:
-        self.begin, self.arguments, self.workers = begin, arguments, workers
+    def __init__(
+        self,
+        begin: Callable[..., Job],
+        arguments: tuple[Any, ...],
+        workers: int,
+        devices: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.begin, self.arguments, self.devices, self.tell = begin, arguments, tuple(devices), tell
+        self.places = len(devices) or workers
+        self.threads = max(1, (os.cpu_count() or 1) // self.places) if devices else 1
+        self.deaths = FAILURES * self.places + 1 if devices else 3
+        self._taken: set[int] = set()
+        self._failures: Counter[int] = Counter()
+        self._reason = ""
 
     def capacity(self) -> int:
-        """How many processes there may be."""
-        return self.workers
+        """How many processes there may be.
+
+        Raises:
+            InputError: if no device is left.
+        """
+        left = sum(1 for place in range(self.places) if self._usable(place))
+        if not left:
+            raise InputError(
+                f"No device is left of {', '.join(self.devices)} ({self._reason}); what is finished is kept, go on "
+                "when they are mended."
+            )
+        return left
+
+    def _usable(self, place: int) -> bool:
+        return not self.devices or self._failures[place] < FAILURES
+
+    def _lost(self, worker: _Worker, reason: str) -> Event:
+        if self.devices:
+            self._failures[worker.place] += 1
+            self._reason = reason
+            retired = "" if self._usable(worker.place) else "; it is given nothing more"
+            self.tell(f"A worker on {self.devices[worker.place]} was lost{retired}: {reason}")
+        return worker, LOST, reason
 
     def start(self) -> Hashable:
         """A new process."""
+        place = next(p for p in range(self.places) if p not in self._taken and self._usable(p))
+        self._taken.add(place)
+        arguments = (*self.arguments, self.devices[place]) if self.devices else self.arguments
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         alone = threading.current_thread() is threading.main_thread()
-        process = context.Process(target=_serve, args=(theirs, alone, self.begin, self.arguments), daemon=True)
-        with _interrupts_held(), one_thread():
+        process = context.Process(target=_serve, args=(theirs, alone, self.begin, arguments), daemon=True)
+        with _interrupts_held(), threads(self.threads):
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
     def send(self, worker: Any, task: Any) -> None:
         """Give a task to a process."""
@@ -78,15 +126,15 @@ class Processes:
             try:
                 what, value = worker.pipe.recv()
             except (EOFError, OSError):
-                events.append((worker, LOST, "the process ended; the machine may be short of memory"))
-                continue
+                what, value = LOST, "the process ended; the machine may be short of memory"
             worker.idle = what in (READY, DONE, FAILED)
-            events.append((worker, what, value))
+            events.append(self._lost(worker, value) if what == LOST else (worker, what, value))
         return events
 
     def stop(self, worker: Any, at_once: bool) -> None:
         """End a process; an idle one ends by itself, and tidies up, when its pipe is closed."""
         worker.pipe.close()
+        self._taken.discard(worker.place)
         if worker.idle and not at_once:
             worker.process.join(2.0)
         worker.process.kill()
@@ -98,9 +146,11 @@ class Processes:
 
 
 def attempt(job: Job, task: Any) -> tuple[str, Any]:
-    """The result of a job, or what it raised, in words."""
+    """What became of a task, and the result of the job or what it raised, in words."""
     try:
         return DONE, job(task)
+    except Broken as error:
+        return LOST, str(error)
     except Exception as error:
         import traceback
 
@@ -114,6 +164,9 @@ def _serve(pipe: Any, from_main: bool, begin: Callable[..., Job], arguments: tup
         job = begin(*arguments)
     except InputError as error:
         pipe.send((REFUSED, str(error)))
+        return
+    except Exception as error:  # of the device, say
+        pipe.send((LOST, f"{type(error).__name__}: {error}"))
         return
     pipe.send((READY, None))
     while True:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from crystalsmith.engine.processes import Job, Processes, attempt
+from crystalsmith.engine.processes import FAILURES, Job, Processes, attempt
 from crystalsmith.engine.schedule import Backend, Outcome, outcome_of, schedule
 from crystalsmith.errors import InputError
 
@@ -22,17 +22,22 @@ class Engine:
         workers: processes, or actors on the cluster; 0 for as many as a cluster has room for.
         kind: ``local`` or ``ray``.
         address: of the Ray cluster; None for the one that ``RAY_ADDRESS`` names, or one of this machine alone.
-        gpus: GPUs that an actor takes of its node; may be a share.
+        gpus: GPUs that an actor takes of its node; may be a share. None for one where the cluster has any.
+        devices: of this machine, a process on each instead of ``workers``; ``begin`` is given its own after the
+            arguments.
     """
 
     workers: int = 1
     kind: str = "local"
     address: str | None = None
-    gpus: float = 0.0
+    gpus: float | None = 0.0
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in ENGINES:
             raise InputError(f"There is no engine '{self.kind}'; choose {' or '.join(ENGINES)}.")
+        if self.devices and self.is_ray:
+            raise InputError("Devices are those of this machine; on a Ray cluster each worker gets one of its node.")
 
     @property
     def is_ray(self) -> bool:
@@ -53,6 +58,7 @@ def run(
     ordered: bool = False,
     time_limit: float | None = None,
     tries: int = 1,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Outcome]:
     """Do a job for each task; every task ends in a result, a time-out or a crash, and never ends the run.
 
@@ -64,7 +70,9 @@ def run(
         engine: where.
         ordered: outcomes in the order of the tasks; else as they come.
         time_limit: seconds for one task, after which its worker is replaced.
-        tries: how often a task is given out when workers are lost with it. On a cluster at least twice.
+        tries: how often a task is given out when workers are lost with it. On a cluster at least twice, on devices
+            until none is left.
+        tell: hears of devices that are lost.
 
     Raises:
         InputError: what ``begin`` raises, or if workers cannot be started.
@@ -74,6 +82,8 @@ def run(
         from crystalsmith.engine.cluster import Actors
 
         backend, tries = Actors(begin, arguments, engine.workers, engine.address, engine.gpus), max(2, tries)
+    elif engine.devices:
+        backend, tries = Processes(begin, arguments, 0, engine.devices, tell), FAILURES * len(engine.devices)
     elif engine.workers <= 1 and time_limit is None:
         return _here(begin(*arguments), tasks)
     else:

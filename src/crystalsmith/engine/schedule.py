@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from crystalsmith.errors import InputError
@@ -37,6 +37,7 @@ class Outcome:
         value: the result; None where there is none.
         detail: why there is none.
         raised: the job raised, so that trying again is no use.
+        workers: how many there were when it ended.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Outcome:
     value: Any = None
     detail: str = ""
     raised: bool = False
+    workers: int = 1
 
 
 Event = tuple[Hashable, str, Any]
@@ -60,7 +62,11 @@ class Backend(Protocol):
     deaths: int
 
     def capacity(self) -> int:
-        """How many workers there may be now."""
+        """How many workers there may be now.
+
+        Raises:
+            InputError: if there can be none any more.
+        """
         ...
 
     def start(self) -> Hashable:
@@ -136,6 +142,7 @@ class _Schedule:
                 for event in self._hear():
                     outcome = self._took(*event)
                     if outcome is not None:
+                        outcome = replace(outcome, workers=len(self.busy) + len(self.idle))
                         # Workers wait for tasks while the caller has the outcome, so they get theirs first.
                         self._give()
                         yield from self._in_turn(outcome)

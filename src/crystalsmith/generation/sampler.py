@@ -73,38 +73,90 @@ def finished_batches(
 ) -> Iterator[FinishedBatch]:
     """The crystals of a request, batch by batch; out of memory, a batch is halved and tried again.
 
-    With ``compiled`` all batches are padded to one size, for which ``torch.compile`` compiles the network once.
-
     Args:
         span: which crystals, all if None.
         done: how many of these there are already.
+        trajectories, compiled: see :class:`Maker`.
 
     Raises:
         InputError: if memory does not suffice for a single crystal.
     """
-    sampling = request.sampling
     span = range(request.num) if span is None else span
     left = span[done:]
-    model.network.to(device).eval()
-    denoiser = _compiled(model, request, left, batch_size) if compiled else model.denoiser
+    maker = Maker(model, request, device, reporter, left, batch_size, trajectories, compiled)
     while left:
-        plans = request.plans(left[:batch_size])
-        steps = sampling.num_steps
-        recorder = Recorder(steps) if trajectories else None
-        began = time.perf_counter()
-        callback = _callback(reporter, recorder, len(span) - len(left), len(plans), steps)
-        make = partial(_try_batch, model, sampling, device=device, callback=callback, denoiser=denoiser)
-        found = _chosen(request, plans, make)
-        if found is None:
-            batch_size = _halved(plans)
-            reporter.message(f"Out of memory: going on with {batch_size} crystals at a time.")
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            if compiled:
-                denoiser = _compiled(model, request, left, batch_size)
-            continue
-        yield FinishedBatch(*found, batch_size, time.perf_counter() - began, recorder)
-        left = left[len(plans) :]
+        for made in maker.make(request.plans(left[: maker.batch_size]), len(span) - len(left)):
+            yield made
+            left = left[len(made.plans) :]
+
+
+class Maker:
+    """A model on a device, which makes batches and remembers how large they may be.
+
+    Args:
+        model, request: what makes the crystals, and how.
+        device: where.
+        reporter: hears of the steps.
+        span: all crystals that it may be asked for.
+        batch_size: most crystals at once; halved when memory runs out.
+        trajectories: keep steps of each crystal.
+        compiled: pad all batches to one size, for which ``torch.compile`` compiles the network once.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        request: Request,
+        device: torch.device,
+        reporter: Reporter,
+        span: range,
+        batch_size: int,
+        trajectories: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        self.model, self.request, self.device, self.reporter = model, request, device, reporter
+        self.span, self.batch_size, self.trajectories, self.compiled = span, batch_size, trajectories, compiled
+        self.sampling = request.sampling
+        self.steps = self.sampling.num_steps
+        model.network.to(device).eval()
+        self.denoiser = self._denoiser()
+
+    def make(self, plans: list[Plan], done: int = 0) -> Iterator[FinishedBatch]:
+        """The crystals of some plans, in one batch where memory allows.
+
+        Args:
+            plans: of at most as many crystals as a batch has.
+            done: crystals that stood before, for the reporter.
+
+        Raises:
+            InputError: if memory does not suffice for a single crystal.
+        """
+        while plans:
+            some = plans[: self.batch_size]
+            recorder = Recorder(self.steps) if self.trajectories else None
+            began = time.perf_counter()
+            callback = _callback(self.reporter, recorder, done, len(some), self.steps)
+            make = partial(
+                _try_batch, self.model, self.sampling, device=self.device, callback=callback, denoiser=self.denoiser
+            )
+            found = _chosen(self.request, some, make)
+            if found is None:
+                self._halve(some)
+                continue
+            yield FinishedBatch(*found, self.batch_size, time.perf_counter() - began, recorder)
+            plans, done = plans[len(some) :], done + len(some)
+
+    def _halve(self, plans: Sequence[Plan]) -> None:
+        self.batch_size = _halved(plans)
+        self.reporter.message(f"Out of memory: going on with {self.batch_size} crystals at a time.")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.denoiser = self._denoiser()
+
+    def _denoiser(self) -> Denoiser:
+        if not self.compiled:
+            return self.model.denoiser
+        return _compiled(self.model, self.request, self.span, self.batch_size)
 
 
 def sample_batch(
@@ -224,8 +276,8 @@ def _try_batch(
     return None
 
 
-def _compiled(model: Model, request: Request, left: range, batch_size: int) -> Denoiser:
-    """The model's denoiser at one padded size that holds every batch of the crystals ``left``."""
+def _compiled(model: Model, request: Request, span: range, batch_size: int) -> Denoiser:
+    """The model's denoiser at one padded size that holds every batch of the crystals of ``span``."""
     from crystalsmith.network.denoiser import GemNetDenoiser
     from crystalsmith.network.static import StaticDenoiser
 
@@ -233,8 +285,8 @@ def _compiled(model: Model, request: Request, left: range, batch_size: int) -> D
         raise InputError("Only GemNet models can be compiled; leave out --compile.")
     crystals = batch_size + 1  # one crystal at least is padding
     atoms = 0
-    for first in range(0, len(left), batch_size):
-        plans = request.plans(left[first : first + batch_size])
+    for first in range(0, len(span), batch_size):
+        plans = request.plans(span[first : first + batch_size])
         atoms = max(atoms, sum(plan.num_atoms for plan in plans) + crystals - len(plans))
     return model.process.precondition(StaticDenoiser(model.network, atoms, crystals))
 
