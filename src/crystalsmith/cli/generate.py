@@ -11,7 +11,7 @@ import typer
 
 from crystalsmith.cli import _options as options
 from crystalsmith.cli._options import RULES, SYMMETRY, TARGETS
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import EngineOption, RayOption, examples, print_json
 from crystalsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,10 +73,11 @@ def generate(
         str | None,
         typer.Option(
             metavar="cuda:0,cuda:1|cpu*2",
-            help="Several devices of this machine, a process on each; one that fails twice is given nothing more. "
-            "Typed again, the run goes on.",
+            help="Several devices of this machine, a process on each; one that fails twice is given nothing more.",
         ),
     ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayOption = None,
     precision: Annotated[
         str | None, typer.Option(help="Of the network's products: auto, float32 or bf16.", show_default="auto")
     ] = None,
@@ -256,15 +257,19 @@ def generate(
     generated (crystals.extxyz), a table (crystals.csv) and the record of the run (manifest.json). Each finished batch
     is written while the next is made; an interrupted run keeps what it has and goes on with --resume.
     """
+    from crystalsmith.engine.run import Engine
+    from crystalsmith.generation.device import parse_devices
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
     from crystalsmith.generation.run import generate as run
-    from crystalsmith.generation.shards import NO_SHARD, choose_shard, command_line, without
+    from crystalsmith.generation.shards import choose_shard, command_line
     from crystalsmith.generation.steering import Steering
 
-    own_shard = choose_shard(NO_SHARD if devices is not None and shard is None else shard, os.environ)
-    if devices is not None and (own_shard is not None or device != "auto"):
-        raise InputError("--devices shares a run out by itself; leave --shard and --device out.")
+    own_shard = choose_shard(shard, os.environ)
+    if devices is not None and device != "auto":
+        raise InputError("--devices names every device; leave --device out.")
+    many = () if devices is None else parse_devices(devices)
+    where = Engine(0, engine, ray_address, gpus=0.0 if device == "cpu" else None, devices=many)
     if own_shard is not None and shard is None:
         print(f"This task of the SLURM array makes shard {own_shard}.", file=sys.stderr)
     steering = Steering(
@@ -314,16 +319,11 @@ def generate(
         shard=own_shard,
         command="" if own_shard is None else command_line(sys.argv),
         device=device,
+        engine=where,
         compile=compile_,
         steering=steering,
     )
-    if devices is None:
-        summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
-    else:
-        from crystalsmith.generation.devices import generate_on, parse_devices
-
-        words = without(sys.argv[1:], ("--devices", "--shard", "--device"), ("--json", "--resume"))
-        summary = generate_on(parse_devices(devices), out, wanted, words, reporter(enabled=True))
+    summary = run(out, wanted, resume=resume, reporter=reporter(enabled=True))
     if as_json:
         import dataclasses
 
@@ -338,7 +338,7 @@ def sentence(summary: Summary) -> str:
     if summary.status != "complete":
         return (
             f"Stopped after {summary.finished} of {summary.requested} crystals; all files in {summary.out} are valid. "
-            + (f"Go on with: crystalsmith generate {summary.out} --resume" if summary.model else "Type the line again.")
+            f"Go on with: crystalsmith generate {summary.out} --resume"
         )
     if summary.finished and not summary.seconds_per_crystal:
         return f"The run in {summary.out} was complete already: {summary.written} crystals, {summary.valid} valid."

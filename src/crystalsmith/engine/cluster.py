@@ -39,7 +39,12 @@ class Actors:
     deaths = 100
 
     def __init__(
-        self, begin: Callable[..., Job], arguments: tuple[Any, ...], workers: int, address: str | None, gpus: float | None
+        self,
+        begin: Callable[..., Job],
+        arguments: tuple[Any, ...],
+        workers: int,
+        address: str | None,
+        gpus: float | None,
     ) -> None:
         self.ray = connect(address)
         if gpus is None:

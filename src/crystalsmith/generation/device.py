@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,21 @@ def choose_device(name: str) -> torch.device:
                 f"--device {name} is not on this machine, which has {count} CUDA devices; try --device cpu."
             )
     return device
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """The devices that ``cuda:0,cuda:1`` or ``cpu*2`` names, one for each process.
+
+    Raises:
+        InputError: if it names none.
+    """
+    devices: list[str] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(cpu|cuda(?::\d+)?)\s*(?:\*\s*(\d{1,3}))?\s*", part)
+        if not found or found[2] == "0":
+            raise InputError(f"--devices {text!r} is no list of devices; write for example cuda:0,cuda:1 or cpu*2.")
+        devices += [found[1]] * int(found[2] or 1)
+    return tuple(devices)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -19,6 +19,10 @@ class Reporter(Protocol):
         """Step ``step`` of ``steps`` of a batch of ``size`` crystals is over; ``done`` crystals stood before it."""
         ...
 
+    def made(self, done: int, workers: int) -> None:
+        """``done`` crystals stand; ``workers`` make the others."""
+        ...
+
     def message(self, text: str) -> None:
         """Something the user should know."""
         ...
@@ -34,6 +38,8 @@ class Silent:
     def start(self, total: int, done: int) -> None: ...
 
     def step(self, done: int, size: int, step: int, steps: int) -> None: ...
+
+    def made(self, done: int, workers: int) -> None: ...
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -53,6 +59,10 @@ class Shown:
     def step(self, done: int, size: int, step: int, steps: int) -> None:
         assert self._meter is not None
         self._meter.update(done + size * step / steps, f"step {step}/{steps}", done + (size if step == steps else 0))
+
+    def made(self, done: int, workers: int) -> None:
+        assert self._meter is not None
+        self._meter.update(done, f"{workers} worker{'s' if workers != 1 else ''}")
 
     def message(self, text: str) -> None:
         print(text, file=sys.stderr) if self._meter is None else self._meter.say(text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crystalsmith import __version__
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.efficiency import peak_memory_mib
-from crystalsmith.generation.describe import Description, describe
 from crystalsmith.generation.device import choose_batch_size, choose_device, choose_precision
 from crystalsmith.generation.folder import MEND, OutputFolder, is_occupied, now, refuse_occupied
 from crystalsmith.generation.making import make_request, number_of, warnings_of
 from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
 from crystalsmith.generation.request import Request
-from crystalsmith.generation.sampler import FinishedBatch, crystals_of, finished_batches
+from crystalsmith.generation.sampler import FinishedBatch, finished_batches
 from crystalsmith.generation.shards import BATCH_SIZE as SHARD_BATCH_SIZE
 from crystalsmith.generation.shards import Shard, lineage
 from crystalsmith.generation.steering import Steering
+from crystalsmith.generation.workers import DescribedBatch, Work, batches_elsewhere, described, files_of
 from crystalsmith.locks import locked
 from crystalsmith.models import DEFAULT
 from crystalsmith.signals import Stopped, StopSignals
@@ -48,6 +51,8 @@ class Options:
     Attributes:
         cif: write a CIF of each crystal; by default in runs of up to :data:`CIF_LIMIT`.
         shard: make this share of the run only.
+        device: where the model runs; on a cluster, that of each worker.
+        engine: this process, processes with a device each, or a cluster.
         command: the command line without its shard, for the sentence that asks for a missing one.
     """
 
@@ -63,6 +68,7 @@ class Options:
     trajectories: bool | None = None
     cif: bool | None = None
     device: str = "auto"
+    engine: Engine = field(default_factory=Engine)
     compile: bool = False
     shard: Shard | None = None
     command: str = ""
@@ -144,7 +150,7 @@ class _Session:
     request: Request
     device: torch.device
     folder: OutputFolder
-    compiled: bool
+    options: Options
 
     @property
     def span(self) -> range:
@@ -162,7 +168,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     from crystalsmith.checkpoints.store import weights_sha256
     from crystalsmith.diffusion.solvers import NETWORK_CALLS_PER_STEP
 
-    device = choose_device(options.device)
+    device = _own_device(options)
     precision = choose_precision(options.precision or "auto", device)
     if options.batch_size is not None and options.batch_size < 1:
         raise InputError(f"--batch-size is {options.batch_size}; give 1 at least, or auto.")
@@ -184,7 +190,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     if request.choosing is not None and options.trajectories:
         raise InputError("--trajectories shows one way to a crystal; leave --select and --novel-to out.")
     calls = NETWORK_CALLS_PER_STEP[request.solver]
-    sharded = options.shard is not None
+    sharded = options.shard is not None or is_elsewhere(options)
     batch_size = options.batch_size or (
         SHARD_BATCH_SIZE if sharded else choose_batch_size(model, request, calls, device)
     )
@@ -200,7 +206,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
         head |= {"command": options.command}
     columns = request.columns
     folder = OutputFolder.create(out, head | {"columns": columns, "sessions": [_session_facts(device, 0)]})
-    return _Session(model, request, device, folder, options.compile)
+    return _Session(model, request, device, folder, options)
 
 
 def _resumed(out: Path, options: Options) -> _Session:
@@ -208,7 +214,7 @@ def _resumed(out: Path, options: Options) -> _Session:
     from crystalsmith.checkpoints.store import weights_sha256
 
     folder = OutputFolder.open(out)
-    device = choose_device(options.device)
+    device = _own_device(options)
     known, settings = folder.manifest["model"], folder.manifest["settings"]
     request = Request.read(settings, f"{out / 'manifest.json'}", MEND)
     name = known["source"]
@@ -222,7 +228,7 @@ def _resumed(out: Path, options: Options) -> _Session:
     _refuse_changes(out, model, options, settings)
     done = folder.recover()
     folder.update(sessions=[*folder.manifest.get("sessions", []), _session_facts(device, done)])
-    return _Session(model, request, device, folder, options.compile)
+    return _Session(model, request, device, folder, options)
 
 
 def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[str, Any]) -> None:
@@ -259,28 +265,30 @@ def _refuse_changes(out: Path, model: Model, options: Options, settings: dict[st
 
 
 def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
-    folder, request, model = session.folder, session.request, session.model
-    settings = folder.manifest["settings"]
-    batches = finished_batches(
-        model,
-        request,
-        session.device,
-        reporter,
-        span=session.span,
-        done=folder.finished - folder.first,
-        batch_size=settings["batch_size"],
-        trajectories=settings["trajectories"],
-        compiled=session.compiled,
-    )
+    folder, settings, asked = session.folder, session.folder.manifest["settings"], session.options
+    cif, done = settings.get("cif", True), folder.finished - folder.first
+    size, films, span = settings["batch_size"], settings["trajectories"], session.span
+    batches: Generator[FinishedBatch | DescribedBatch, None, None]
+    if is_elsewhere(asked):
+        from crystalsmith.checkpoints.find import find_model
 
-    def write(made: FinishedBatch) -> None:
-        described, films = _describe(made, model, settings.get("cif", True))
-        if made.batch_size != settings["batch_size"]:
-            settings.update(batch_size=made.batch_size, batch_size_asked=settings["batch_size"])
-        folder.commit(made.stop, described, made.seconds, films)
+        files = files_of(find_model(asked.model or folder.manifest["model"]["source"]))
+        work = Work(files, session.request, span, size, films, asked.compile, cif)
+        batches = batches_elsewhere(work, done, asked.engine, asked.device, reporter)
+    else:
+        how: dict[str, Any] = {"span": span, "done": done, "batch_size": size}
+        how |= {"trajectories": films, "compiled": asked.compile}
+        batches = finished_batches(session.model, session.request, session.device, reporter, **how)
+
+    def write(made: FinishedBatch | DescribedBatch) -> None:
+        if isinstance(made, FinishedBatch):
+            if made.batch_size != settings["batch_size"]:
+                settings.update(batch_size=made.batch_size, batch_size_asked=settings["batch_size"])
+            made = described(made, session.model, cif)
+        folder.commit(made.stop, made.crystals, made.seconds, made.films)
 
     # A batch is described and written by one thread while the next is made; whatever ends the run waits for it.
-    with ThreadPoolExecutor(1) as writer:
+    with ThreadPoolExecutor(1) as writer, closing(batches):
         last: Future[None] | None = None
         try:
             for made in batches:
@@ -294,10 +302,17 @@ def _sample(session: _Session, reporter: Reporter, stop: StopSignals) -> None:
                     last.result()
 
 
-def _describe(made: FinishedBatch, model: Model, cif: bool) -> tuple[list[Description], list[str] | None]:
-    crystals = crystals_of(made.batch, made.plans, model.metadata.elements)
-    films = None if made.recorder is None else made.recorder.films(crystals)
-    return [describe(crystal, cif) for crystal in crystals], films
+def is_elsewhere(options: Options) -> bool:
+    """Whether other processes make the crystals."""
+    return options.engine.is_ray or bool(options.engine.devices)
+
+
+def _own_device(options: Options) -> torch.device:
+    """The device that speaks for the run: where others make the crystals, the first of theirs; all must be there."""
+    if options.engine.is_ray:
+        return torch.device("cpu")
+    first, *_ = [choose_device(name) for name in options.engine.devices or (options.device,)]
+    return first
 
 
 def model_source(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ def finished_batches(
     batch_size: int = 16,
     trajectories: bool = False,
     compiled: bool = False,
-) -> Iterator[FinishedBatch]:
+) -> Generator[FinishedBatch, None, None]:
     """The crystals of a request, batch by batch; out of memory, a batch is halved and tried again.
 
     Args:
@@ -121,7 +121,7 @@ class Maker:
         model.network.to(device).eval()
         self.denoiser = self._denoiser()
 
-    def make(self, plans: list[Plan], done: int = 0) -> Iterator[FinishedBatch]:
+    def make(self, plans: list[Plan], done: int = 0) -> Generator[FinishedBatch, None, None]:
         """The crystals of some plans, in one batch where memory allows.
 
         Args:

@@ -94,15 +94,9 @@ def lineage(model_sha256: str, settings: Mapping[str, Any], versions: Mapping[st
 
 def command_line(arguments: Sequence[str]) -> str:
     """The command that was typed, without its shard."""
-    return shlex.join(["crystalsmith", *without(arguments[1:], ("--shard",))])
-
-
-def without(words: Sequence[str], options: Sequence[str], flags: Sequence[str] = ()) -> list[str]:
-    """The words of a command line without some options, their values, and some flags."""
-    kept, value = [], False
-    for word in words:
-        name = word.partition("=")[0]
-        if not value and name not in options and word not in flags:
+    kept, value = ["crystalsmith"], False
+    for word in arguments[1:]:
+        if not value and word.partition("=")[0] != "--shard":
             kept.append(word)
-        value = not value and word in options
-    return kept
+        value = not value and word == "--shard"
+    return shlex.join(kept)
