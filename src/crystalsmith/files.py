@@ -332,8 +332,9 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
-    for item in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(str(item.relative_to(path)).encode() + b"\0")
+    files = [(item.relative_to(path), item) for item in path.rglob("*") if item.is_file()]
+    for name, item in sorted(files, key=lambda pair: pair[0].parts):  # the same order and names on every system
+        digest.update(name.as_posix().encode() + b"\0")
         with item.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)

@@ -268,12 +268,19 @@ def write_dataset(
     return manifest
 
 
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{k}" for kind in ("com", "lpt") for k in range(1, 10))})
+
+
 def label_files(names: Iterable[str]) -> dict[str, str]:
-    """A file name for each label, whatever characters its column has; no two alike, in any case of letters."""
+    """A file name for each label, whatever characters its column has; no two alike, in any case of letters.
+
+    Names that are devices on Windows (``aux``, ``com1.5``) get an underscore before them.
+    """
     taken: set[str] = set()
     places = {}
     for name in names:
         plain = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "label"
+        plain = f"_{plain}" if plain.split(".")[0].lower() in DEVICES else plain
         k, place = 1, plain
         while place.lower() in taken:
             k, place = k + 1, f"{plain}_{k + 1}"

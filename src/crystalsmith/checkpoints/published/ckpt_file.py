@@ -48,7 +48,7 @@ def _model_folder(source: Path) -> Path:
     if len(runs) == 1:
         return runs[0]
     if runs:
-        names = ", ".join(str(run.relative_to(source)) for run in sorted(runs))
+        names = ", ".join(run.relative_to(source).as_posix() for run in sorted(runs))
         raise InputError(f"{source} holds several training runs ({names}); give the folder of one of them.")
     raise InputError(f"{source} holds no {CONFIG_YAML}; give the folder that holds config.yaml and checkpoints/.")
 
@@ -61,7 +61,7 @@ def _choose(folder: Path, found: list[Path], checkpoint: str) -> Path:
         chosen = [path for path, score in scores.items() if score == min(scores.values())][:1]
     else:
         chosen = [path for path in found if path.name == checkpoint]
-    names = ", ".join(str(path.relative_to(folder)) for path in found[:5])
+    names = ", ".join(path.relative_to(folder).as_posix() for path in found[:5])
     if not chosen:
         raise InputError(f"{folder} has no checkpoint '{checkpoint}'; there are {names}.")
     if len(chosen) > 1:
