@@ -47,7 +47,7 @@ from crystalsmith.evaluation.judge import described
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.statistics import jensen_shannon, rate, wasserstein
 from crystalsmith.evaluation.structures import Sample
-from crystalsmith.files import replace_text
+from crystalsmith.files import replace_text, replacing
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation.making import make_request
 from crystalsmith.generation.sampler import sample_batch
@@ -122,9 +122,8 @@ def _save(file: Path, batch: CrystalBatch, start: int, seconds: float, calls: in
         "num_atoms": batch.num_atoms.numpy(),
     }
     facts = np.array([start, seconds, calls], dtype=np.float64)
-    temporary = file.with_suffix(".tmp.npz")
-    np.savez(temporary, **arrays, facts=facts)
-    os.replace(temporary, file)
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays, facts=facts)
 
 
 def _samples(batch: CrystalBatch, start: int = 0) -> list[Sample]:
