@@ -311,6 +311,7 @@ def evaluate(
     engine: str = "local",
     ray_address: str | None = None,
     limit: int | None = None,
+    disorder: str = "refuse",
 ) -> Evaluation:
     """Judge crystals, valid, unique, novel and stable: ``crystalsmith evaluate``.
 
@@ -342,6 +343,7 @@ def evaluate(
         engine: ``local`` or ``ray``.
         ray_address: of the cluster.
         limit: judge only the first so many.
+        disorder: what becomes of crystals with partly occupied sites: ``refuse`` or ``largest``.
 
     Raises:
         InputError: if an input cannot be used, or energies and reference do not belong together.
@@ -393,6 +395,7 @@ def evaluate(
         engine=engine,
         ray_address=ray_address,
         limit=limit,
+        disorder=disorder,
         request=request,
         hull=hull,
         hull_limit=hull_limit,

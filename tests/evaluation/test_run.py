@@ -180,3 +180,18 @@ def test_two_hundred_atoms_and_noble_gases_go_through_whole(tmp_path) -> None:
     assert found["composition"]["noble_gases"]["count"] == 3
     assert found["failures"] == {}
     assert found["unique"]["count"] == 2  # the second is the first, rattled
+
+
+def test_partly_occupied_sites_are_refused_or_resolved_as_asked(tmp_path) -> None:
+    folder = write_cifs(tmp_path / "cifs", ["nacl", "kcl"], np.random.default_rng(0))
+    file = folder / "001-kcl.cif"
+    *lines, last = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, last[: last.rindex("1")] + "0.75"]) + "\n")
+    refused = evaluate(folder, tmp_path / "plain", Options(held_out=folder))
+    assert refused["metrics"]["valid"]["count"] == 1
+    assert refused["metrics"]["failures"] == {"disordered": 1}
+    resolved = evaluate(folder, tmp_path / "largest", Options(disorder="largest", held_out=folder))
+    assert resolved["metrics"]["valid"]["count"] == 2
+    assert resolved["run"]["disorder"] == "largest"
+    with pytest.raises(InputError, match="refuse or largest, not .smallest."):
+        evaluate(folder, tmp_path / "other", Options(disorder="smallest"))

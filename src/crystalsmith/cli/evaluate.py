@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import EngineOption, RayOption, examples, print_json
+from crystalsmith.cli._shared import DisorderOption, EngineOption, RayOption, examples, print_json
 
 EPILOG = examples(
     "crystalsmith evaluate crystals",
@@ -110,6 +110,7 @@ def evaluate(
     engine: EngineOption = "local",
     ray_address: RayOption = None,
     limit: Annotated[int, typer.Option(help="Judge only the first so many; 0 for all.")] = 0,
+    disorder: DisorderOption = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
 ) -> None:
     """Judge crystals: valid, unique, novel and stable, each rate with its interval.
@@ -151,6 +152,7 @@ def evaluate(
         engine=engine,
         ray_address=ray_address,
         limit=limit or None,
+        disorder=disorder,
     )
     if as_json:
         print_json(judged.metrics)

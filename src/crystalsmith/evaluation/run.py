@@ -49,6 +49,7 @@ class Options:
         jobs: worker processes; on a cluster the most actors, 0 for as many as there is room for.
         engine, ray_address: see :class:`crystalsmith.engine.run.Engine`.
         limit: judge only this many crystals.
+        disorder: what becomes of partly occupied sites (:func:`crystalsmith.data.readers.open_source`).
         request: what the crystals are held against beyond the metrics of every set: control, requirements, predictors.
         hull: ``labels`` for the energies of the reference, ``potential`` for a hull of the potential's own.
         hull_limit: most single points to compute for the latter.
@@ -65,6 +66,7 @@ class Options:
     engine: str = "local"
     ray_address: str | None = None
     limit: int | None = None
+    disorder: str = "refuse"
     request: Request = field(default_factory=Request)
     hull: str = "labels"
     hull_limit: int | None = None
@@ -99,7 +101,7 @@ def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     if warning is not None:
         print(f"crystalsmith: warning: {warning}", file=sys.stderr)
     clock = Clock()
-    samples = read_samples(structures, options.limit)
+    samples = read_samples(structures, options.limit, options.disorder)
     options.request.check(samples, options.relaxation, options.energies is not None, reference)
     clock.lap("read")
     crystals, arrays, hull = _judged(samples, out, options, reference, clock)
@@ -110,7 +112,7 @@ def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     if options.request.control is not None:
         # Energies of a file belong to the crystals alone.
         plain = replace(options, energies=None)
-        others = read_samples(options.request.control, options.limit)
+        others = read_samples(options.request.control, options.limit, options.disorder)
         control = _judged(others, out / "control", plain, reference, Clock())[:2]
         clock.lap("control")
     found = summarise(crystals, reference, options.relaxation is not None)
@@ -123,7 +125,7 @@ def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
             found["missing"]["biased_elements"] = (
                 f"what {options.relaxation.potential} gets wrong was not measured (crystalsmith reference bias)"
             )
-    found |= _variety(crystals, arrays, options.held_out)
+    found |= _variety(crystals, arrays, options)
     clock.lap("variety")
     if warning is not None:
         found["warnings"] = [warning]
@@ -180,15 +182,13 @@ def _judged(
     return crystals, arrays, hull
 
 
-def _variety(
-    crystals: Sequence[Judged], arrays: Callable[[Judged], Arrays | None], held_out: Path | None
-) -> dict[str, Any]:
+def _variety(crystals: Sequence[Judged], arrays: Callable[[Judged], Arrays | None], options: Options) -> dict[str, Any]:
     from crystalsmith.evaluation.variety import coverage, variety
 
     made = [own for c in crystals if (own := arrays(c)) is not None]
     found: dict[str, Any] = {"vendi": variety(made)}
-    if held_out is not None:
-        others = [(s.id, s.arrays) for s in read_samples(held_out) if not s.failure]
+    if (held_out := options.held_out) is not None:
+        others = [(s.id, s.arrays) for s in read_samples(held_out, disorder=options.disorder) if not s.failure]
         found["coverage"] = {"file": str(held_out), **coverage(made, others)}
     return found
 
@@ -223,6 +223,7 @@ def _facts_of_run(structures: Path, options: Options, reference: Reference | Non
     return {
         "structures": str(structures),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "disorder": options.disorder,
         "energies": None if options.energies is None else str(options.energies),
         "request": options.request.facts(),
         "relaxation": None if relaxation is None else asdict(relaxation),
