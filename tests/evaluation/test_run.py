@@ -193,5 +193,5 @@ def test_partly_occupied_sites_are_refused_or_resolved_as_asked(tmp_path) -> Non
     resolved = evaluate(folder, tmp_path / "largest", Options(disorder="largest", held_out=folder))
     assert resolved["metrics"]["valid"]["count"] == 2
     assert resolved["run"]["disorder"] == "largest"
-    with pytest.raises(InputError, match="refuse or largest, not .smallest."):
+    with pytest.raises(InputError, match=r"refuse or largest, not .smallest."):
         evaluate(folder, tmp_path / "other", Options(disorder="smallest"))

@@ -126,6 +126,26 @@ def test_damage_is_found(thirds, tmp_path) -> None:
         merge(out)
 
 
+def test_a_damaged_manifest_is_one_sentence(thirds, tmp_path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(thirds, out)
+    file = Shard(1, 3).folder(out) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    refused = 0
+    for key in manifest:
+        for value in (None, "x", -1, [], {}, [[]], True, "gone"):
+            damaged = {k: v for k, v in manifest.items() if k != key} | ({} if value == "gone" else {key: value})
+            file.write_text(json.dumps(damaged))
+            try:
+                merge(out)
+            except InputError:
+                refused += 1
+            else:  # a field that the result does not rest on
+                shutil.rmtree(out)
+                shutil.copytree(thirds, out)
+    assert refused > 4 * len(manifest)
+
+
 @pytest.mark.parametrize("moment", range(1, 7))
 def test_a_killed_merge_can_be_done_again(whole, thirds, tmp_path, monkeypatch, moment: int) -> None:
     import os

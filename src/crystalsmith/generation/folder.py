@@ -63,6 +63,10 @@ MANIFEST = Record(
         "sessions": Items(Record()),
         "failed": Items(Record()),
         "span": Items(whole(0, 2**32), 2, 2),
+        "lineage": Text(64),
+        "command": Text(2**20),
+        "created": Text(64),
+        "merged": whole(1, 2**32),
     },
 )
 """What ``manifest.json`` must hold to go on with a run; its settings are read by ``generation.request``."""

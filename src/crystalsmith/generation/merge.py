@@ -71,10 +71,18 @@ def _shards(out: Path) -> list[tuple[Shard, OutputFolder]]:
     return sorted(next(iter(found.values())), key=lambda pair: pair[0].k)
 
 
+_NEEDED = ("span", "lineage", "created", "failed")
+
+
 def _check(out: Path, shards: Sequence[tuple[Shard, OutputFolder]]) -> None:
     """Refuse what is not one whole run."""
     lineages: dict[Any, Shard] = {}
     for shard, folder in shards:
+        if lost := [name for name in _NEEDED if name not in folder.manifest]:
+            raise InputError(
+                f"{folder.path / 'manifest.json'} is damaged: it has no {lost[0]}; remove {folder.path} and make the "
+                "shard again."
+            )
         lineages.setdefault(folder.manifest.get("lineage"), shard)
     if len(lineages) > 1:
         one, other, *_ = lineages.values()
