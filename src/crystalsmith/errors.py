@@ -57,3 +57,8 @@ def as_keywords(sentence: str) -> str:
 
 
 _PLURAL = {"property": "properties", "set": "settings"}
+
+
+def brief(error: BaseException, most: int = 160) -> str:
+    """What a library says of a failure, in one line and of bounded length: it may quote a whole file."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from crystalsmith.errors import InputError
+from crystalsmith.errors import InputError, brief
 
 MAX_BYTES = 256 * 2**20
 """Bytes of a JSON file of ours that are read."""
@@ -319,8 +319,7 @@ def interpreting(where: str, mend: str) -> Iterator[None]:
     except InputError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{where} is damaged ({reason}); {mend}.") from None
+        raise InputError(f"{where} is damaged ({brief(error)}); {mend}.") from None
 
 
 MAX_YAML = 2**20

@@ -29,7 +29,7 @@ from crystalsmith.data.rows import (
     row_id,
     split_name,
 )
-from crystalsmith.errors import InputError
+from crystalsmith.errors import InputError, brief
 
 MAX_LINE = 2**16
 """Characters in a line."""
@@ -145,7 +145,7 @@ class ExtxyzSource:
                         yield Frames(first, held, self.path.stem)
                         first, held = first + size, []
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            raise InputError(f"{self.path} is damaged ({error}); write or download it anew.") from error
+            raise InputError(f"{self.path} is damaged ({brief(error)}); write or download it anew.") from error
         if held:
             yield Frames(first, held, self.path.stem)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, TextIO
 
 from crystalsmith.data.rows import RowError
-from crystalsmith.errors import InputError
+from crystalsmith.errors import InputError, brief
 
 COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 """Endings of compressed files, and what opens them."""
@@ -121,7 +121,7 @@ def unpacked(file: BinaryIO | IO[bytes], suffix: str, limit: int) -> bytes:
     try:
         content = (opener(file, "rb") if opener else file).read(limit + 1)
     except DAMAGED as error:
-        raise RowError("unreadable", f"the file is damaged ({' '.join(str(error).split())[:80]})") from None
+        raise RowError("unreadable", f"the file is damaged ({brief(error, 80)})") from None
     if len(content) > limit:
         raise too_large(limit)
     return content

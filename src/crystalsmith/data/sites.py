@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.engine.run import Engine, in_order
-from crystalsmith.errors import InputError
+from crystalsmith.errors import InputError, brief
 from crystalsmith.files import replace_text, replacing
 from crystalsmith.locks import locked
 
@@ -96,7 +96,7 @@ def open_sites(dataset: Any) -> SiteTable:
             f"{path.parent} does not hold the symmetry of its crystals; run 'crystalsmith data symmetry {path.parent}'."
         ) from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise InputError(f"{path} is damaged ({error}); run 'crystalsmith data symmetry' again.") from None
+        raise InputError(f"{path} is damaged ({brief(error)}); run 'crystalsmith data symmetry' again.") from None
     if not np.array_equal(table.offsets, dataset.offsets):
         raise InputError(f"{path} is of other data; run 'crystalsmith data symmetry' again.")
     atoms, crystals = len(dataset.atomic_numbers), len(dataset.offsets) - 1

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crystalsmith.errors import InputError
+from crystalsmith.errors import InputError, brief
 from crystalsmith.files import replacing
 from crystalsmith.schema import Items, Map, Number, Record, Text, parse_json, whole
 
@@ -78,7 +78,7 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError(f"The training state {path} is damaged ({error}); {MEND}.") from None
+        raise InputError(f"The training state {path} is damaged ({brief(error)}); {MEND}.") from None
     if metadata.get("format") != str(FORMAT):
         raise InputError(f"The training state {path} has format {metadata.get('format')}; this version reads {FORMAT}.")
     return tensors, parse_json(metadata.get("state", ""), f"The training state {path}", NUMBERS, MEND)
