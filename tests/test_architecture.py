@@ -20,7 +20,7 @@ FACE = ("__init__", "__main__")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("elements", "files", "progress", "schema", "signals", "tables", "versions"),
+    ("elements", "files", "progress", "schema", "shards", "signals", "tables", "versions"),
     ("cells", "locks"),
     ("engine",),
     ("crystals", "properties", "geometry", "symmetry", "structures"),
@@ -55,7 +55,7 @@ WINGS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("potential",),
         ("asked",),
         ("report",),
-        ("prediction", "stability"),
+        ("prediction", "shares", "stability"),
         ("run",),
     ),
     "engine": (("limits", "schedule"), ("processes",), ("cluster",), ("run",)),

@@ -312,6 +312,7 @@ def evaluate(
     ray_address: str | None = None,
     limit: int | None = None,
     disorder: str = "refuse",
+    shard: str | None = None,
 ) -> Evaluation:
     """Judge crystals, valid, unique, novel and stable: ``crystalsmith evaluate``.
 
@@ -344,9 +345,11 @@ def evaluate(
         ray_address: of the cluster.
         limit: judge only the first so many.
         disorder: what becomes of crystals with partly occupied sites: ``refuse`` or ``largest``.
+        shard: ``"0/8"`` relaxes this share of the crystals only, within ``out``; when all shares are there, a call
+            without it judges them.
 
     Raises:
-        InputError: if an input cannot be used, or energies and reference do not belong together.
+        InputError: if an input cannot be used, shards are missing, or energies and reference do not belong together.
     """
     from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.evaluation.asked.request import Request
@@ -354,6 +357,7 @@ def evaluate(
     from crystalsmith.evaluation.conventions import preset as find_preset
     from crystalsmith.evaluation.run import Options
     from crystalsmith.evaluation.run import evaluate as run
+    from crystalsmith.shards import choose_shard
 
     if relax is False and potential is not None:
         raise InputError("--no-relax and --potential contradict one another; leave one out.")
@@ -401,7 +405,10 @@ def evaluate(
         hull_limit=hull_limit,
         held_out=None if held_out is None else _crystal_file(held_out, scratch, "held-out"),
         preset=preset,
+        shard=None if shard is None else choose_shard(shard, {}),
     )
+    if shard is not None and out is None:
+        raise InputError("Shards are joined in one folder; give --out.")
     place_out = scratch.path / "evaluation" if out is None else Path(out)
     metrics = run(_crystal_file(structures, scratch), place_out, options)
     return Evaluation(place_out, metrics, scratch)

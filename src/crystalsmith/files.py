@@ -19,7 +19,7 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -321,6 +321,20 @@ def link_or_copy(source: Path, target: Path) -> None:
     except (OSError, NotImplementedError):
         with replacing(target, durable=False) as temporary:
             shutil.copyfile(source, temporary)
+
+
+def join_files(sources: Sequence[Path], target: Path, headed: bool) -> None:
+    """One file of files one after another; of the later ones without their first line, if they are headed.
+
+    Raises:
+        InputError: if the disk does not take it.
+    """
+    with replacing(target) as temporary, temporary.open("wb") as joined:
+        for number, source in enumerate(sources):
+            with source.open("rb") as file:
+                if headed and number:
+                    file.readline()
+                shutil.copyfileobj(file, joined)
 
 
 # ---- hashes

@@ -14,7 +14,7 @@ from crystalsmith.cli.main import app
 from crystalsmith.errors import InputError
 from crystalsmith.generation.merge import merge
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.shards import Shard, choose_shard, command_line, parse_shard
+from crystalsmith.shards import Shard, choose_shard, command_line, parse_shard
 
 NUM, BATCH = 22, 3
 

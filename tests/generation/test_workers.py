@@ -20,7 +20,7 @@ from crystalsmith.generation import sampler, workers
 from crystalsmith.generation.device import parse_devices
 from crystalsmith.generation.making import make_request
 from crystalsmith.generation.run import Options, generate
-from crystalsmith.generation.shards import Shard
+from crystalsmith.shards import Shard
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,7 @@ EPILOG = examples(
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0",
     "crystalsmith evaluate asked --control free --require 'density 5..7' --require 'num_elements<=3'",
     "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --hull potential",
+    "crystalsmith evaluate crystals --reference refs/mp20 --potential 7net-0 --shard 0/8",
     "crystalsmith evaluate theirs.zip --reference refs/mp20 --energies dft.csv --corrections mp2020",
 )
 
@@ -111,6 +114,14 @@ def evaluate(
     ray_address: RayOption = None,
     limit: Annotated[int, typer.Option(help="Judge only the first so many; 0 for all.")] = 0,
     disorder: DisorderOption = "refuse",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Relax share K (from 0) of N only, into OUT/shards; without --shard the command then judges all. "
+            "Within a SLURM array it is the task's own; 'none' judges all there.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json.")] = False,
 ) -> None:
     """Judge crystals: valid, unique, novel and stable, each rate with its interval.
@@ -118,11 +129,13 @@ def evaluate(
     The folder of results holds metrics.json, a row per crystal (crystals.csv) and what failed (ledger.csv). What cannot
     be computed for want of a reference or of energies is named. Definitions: docs/evaluation.md.
     """
-    import os
-
     from crystalsmith import api
     from crystalsmith.results import best_lines
+    from crystalsmith.shards import choose_shard
 
+    own_shard = choose_shard(shard, os.environ)
+    if own_shard is not None and shard is None:
+        print(f"This task of the SLURM array relaxes shard {own_shard}.", file=sys.stderr)
     place = out or default_folder(structures)
     judged = api.evaluate.__wrapped__(  # errors name options here, keywords in Python
         structures,
@@ -153,11 +166,14 @@ def evaluate(
         ray_address=ray_address,
         limit=limit or None,
         disorder=disorder,
+        shard=None if own_shard is None else str(own_shard),
     )
     if as_json:
         print_json(judged.metrics)
     else:
         print(judged)
+        if own_shard is not None:
+            return
         for line in best_lines(judged.best):
             print(line)
         print(f"Report: {judged.report}")

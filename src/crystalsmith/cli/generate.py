@@ -262,8 +262,8 @@ def generate(
     from crystalsmith.generation.progress import reporter
     from crystalsmith.generation.run import Options
     from crystalsmith.generation.run import generate as run
-    from crystalsmith.generation.shards import choose_shard, command_line
     from crystalsmith.generation.steering import Steering
+    from crystalsmith.shards import choose_shard, command_line
 
     own_shard = choose_shard(shard, os.environ)
     if devices is not None and device != "auto":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,13 +26,15 @@ from crystalsmith.evaluation.reference.energies import read_energies
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.reference.schemes import release_warning
 from crystalsmith.evaluation.report.results import write_results
+from crystalsmith.evaluation.shares import CONTROL, begin_share, finish_share, join_shares, lineage_of, remove_shares
 from crystalsmith.evaluation.stability import check_hull, doubtful_energies, place_by_labels, place_by_potential
 from crystalsmith.evaluation.structures import Sample, read_manifest, read_samples
 from crystalsmith.files import make_folder
 from crystalsmith.locks import locked
+from crystalsmith.shards import FOLDER, Shard, typed
 
 if TYPE_CHECKING:
-    from crystalsmith.evaluation.potential.relaxed import Relaxation
+    from crystalsmith.evaluation.potential.relaxed import Finished, Relaxation
 
 FORMAT = "crystalsmith-evaluation-1"
 
@@ -55,6 +58,7 @@ class Options:
         hull_limit: most single points to compute for the latter.
         held_out: crystals that the model has not seen, to tell which of them the set covers and rediscovers.
         preset: whose way of relaxing it is; for the record.
+        shard: relax this share of the crystals only.
     """
 
     reference: Path | None = None
@@ -72,6 +76,7 @@ class Options:
     hull_limit: int | None = None
     held_out: Path | None = None
     preset: str = "mattergen"
+    shard: Shard | None = None
 
     @property
     def where(self) -> Engine:
@@ -82,38 +87,87 @@ class Options:
 def evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     """Judge the crystals of an input and write the results to a folder.
 
+    A shard relaxes its share of them into a folder within ``out``, and goes on by itself where it was stopped; the
+    evaluation that is asked for without one then judges all.
+
     Returns:
-        What ``metrics.json`` holds.
+        What ``metrics.json`` holds; of a shard, which crystals it has relaxed.
 
     Raises:
-        InputError: if an input cannot be used, or energies and reference do not belong together.
+        InputError: if an input cannot be used, energies and reference do not belong together, or shards are missing.
     """
+    if options.shard is not None:
+        with locked(options.shard.folder(out), "crystalsmith evaluate"):
+            return _share(structures, out, options.shard, options)
     with locked(out, "crystalsmith evaluate"):
         return _evaluate(structures, out, options)
 
 
-def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
+def _share(structures: Path, out: Path, shard: Shard, options: Options) -> dict[str, Any]:
+    if options.relaxation is None:
+        raise InputError(
+            "Shards share out relaxations, and none is asked for; add --potential, as in 7net-0, or judge all at once "
+            "with --shard none."
+        )
+    reference = _reference(options)
+    samples, control = _inputs(structures, options, reference)
+    lineage = lineage_of(samples, control, options.relaxation, options.request.bulk_modulus)
+    command = _command(structures, out)
+    options = replace(options, resume=True)
+    own = shard.span(len(samples), 1)
+    if begin_share(out, shard, lineage, command):
+        for part, folder in ((samples, ""), (control or [], CONTROL)):
+            if part:
+                span, place = shard.span(len(part), 1), shard.folder(out) / folder
+                crystals, finished = _relaxed(part[span.start : span.stop], place, options, reference, Clock())
+                assert finished is not None
+                _moduli(crystals, finished.arrays, place, options)
+        finish_share(out, shard, lineage, command)
+    return {"format": FORMAT, "shard": {"name": str(shard), "crystals": len(own), "of": len(samples), "next": command}}
+
+
+def _command(structures: Path, out: Path) -> str:
+    return typed("evaluate", f"crystalsmith evaluate {shlex.quote(str(structures))} --out {shlex.quote(str(out))} ...")
+
+
+def _reference(options: Options) -> Reference | None:
     reference = None if options.reference is None else Reference.open(options.reference)
     if options.energies is not None and options.relaxation is not None:
         raise InputError("Give either --energies or --potential: a crystal has one energy.")
     check_hull(options.hull, options.hull_limit, options.relaxation, reference)
+    return reference
+
+
+def _inputs(
+    structures: Path, options: Options, reference: Reference | None
+) -> tuple[list[Sample], list[Sample] | None]:
+    """The crystals, and those of the control."""
+    samples = read_samples(structures, options.limit, options.disorder)
+    request = options.request
+    request.check(samples, options.relaxation, options.energies is not None, reference)
+    others = None if request.control is None else read_samples(request.control, options.limit, options.disorder)
+    return samples, others
+
+
+def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
+    reference = _reference(options)
     warning = None if reference is None else _release_warning(reference, options)
     if warning is not None:
         print(f"crystalsmith: warning: {warning}", file=sys.stderr)
     clock = Clock()
-    samples = read_samples(structures, options.limit, options.disorder)
-    options.request.check(samples, options.relaxation, options.energies is not None, reference)
+    samples, others = _inputs(structures, options, reference)
     clock.lap("read")
+    joined = _join(samples, others, out, options, _command(structures, out))
+    options = replace(options, resume=options.resume or joined)
     crystals, arrays, hull = _judged(samples, out, options, reference, clock)
     rank_by_energy(crystals)
     match(crystals, arrays, reference, options.where)
     clock.lap("match")
     control = None
-    if options.request.control is not None:
+    if others is not None:
         # Energies of a file belong to the crystals alone.
         plain = replace(options, energies=None)
-        others = read_samples(options.request.control, options.limit, options.disorder)
-        control = _judged(others, out / "control", plain, reference, Clock())[:2]
+        control = _judged(others, out / CONTROL, plain, reference, Clock())[:2]
         clock.lap("control")
     found = summarise(crystals, reference, options.relaxation is not None)
     if hull is not None:
@@ -143,7 +197,48 @@ def _evaluate(structures: Path, out: Path, options: Options) -> dict[str, Any]:
     }
     relaxed = None if options.relaxation is None else arrays
     write_results(out, metrics, crystals, relaxed, reference, asked)
+    if joined:
+        remove_shares(out)
     return metrics
+
+
+def _join(
+    samples: Sequence[Sample], control: Sequence[Sample] | None, out: Path, options: Options, command: str
+) -> bool:
+    """Whether there were shards, whose results are now those of this evaluation."""
+    if not (out / FOLDER).is_dir():
+        return False
+    lineage = None
+    if options.relaxation is not None:
+        lineage = lineage_of(samples, control, options.relaxation, options.request.bulk_modulus)
+    return join_shares(out, lineage, command)
+
+
+def _relaxed(
+    samples: Sequence[Sample], out: Path, options: Options, reference: Reference | None, clock: Clock
+) -> tuple[list[Judged], Finished | None]:
+    """The crystals of an input, described and, if that is asked for, relaxed."""
+    make_folder(out)
+    crystals = described(samples, options.where)
+    clock.lap("describe")
+    if options.relaxation is None:
+        return crystals, None
+    from crystalsmith.evaluation.potential.relaxation import relax_all
+
+    finished = relax_all(crystals, out, options.relaxation, reference, options.where, options.resume)
+    clock.lap("relax")
+    return crystals, finished
+
+
+def _moduli(crystals: Sequence[Judged], arrays: Callable[[Judged], Arrays | None], out: Path, options: Options) -> None:
+    """Their bulk moduli, if these are asked for."""
+    relaxation = options.relaxation
+    if not options.request.bulk_modulus or relaxation is None:
+        return
+    from crystalsmith.evaluation.potential.elastic import bulk_moduli
+
+    name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit
+    bulk_moduli(crystals, arrays, out, name, scale, limit, options.where, relaxation.device)
 
 
 def _judged(
@@ -151,16 +246,8 @@ def _judged(
 ) -> tuple[list[Judged], Callable[[Judged], Arrays | None], dict[str, Any] | None]:
     """The crystals of an input, each judged by itself; the function to the arrays that count; facts of the hull."""
     given = None if options.energies is None else read_energies(options.energies)
-    make_folder(out)
-    crystals = described(samples, options.where)
-    clock.lap("describe")
-    arrays, finished = _as_given, None
-    if options.relaxation is not None:
-        from crystalsmith.evaluation.potential.relaxation import relax_all
-
-        finished = relax_all(crystals, out, options.relaxation, reference, options.where, options.resume)
-        arrays = finished.arrays
-        clock.lap("relax")
+    crystals, finished = _relaxed(samples, out, options, reference, clock)
+    arrays = _as_given if finished is None else finished.arrays
     if given is not None:
         place_energies(crystals, given, reference, options.corrections)
     hull: dict[str, Any] | None = None
@@ -172,12 +259,8 @@ def _judged(
         else:
             hull = place_by_labels(crystals, reference)
         clock.lap("hull")
-    if options.request.bulk_modulus and options.relaxation is not None:
-        from crystalsmith.evaluation.potential.elastic import bulk_moduli
-
-        relaxation = options.relaxation
-        name, scale, limit = relaxation.potential, relaxation.energy_scale, relaxation.time_limit
-        bulk_moduli(crystals, arrays, out, name, scale, limit, options.where, relaxation.device)
+    _moduli(crystals, arrays, out, options)
+    if options.request.bulk_modulus:
         clock.lap("bulk_modulus")
     return crystals, arrays, hull
 

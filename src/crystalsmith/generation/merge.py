@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.errors import InputError
-from crystalsmith.files import link_or_copy, replacing
+from crystalsmith.files import join_files, link_or_copy
 from crystalsmith.generation.folder import NAMED, OutputFolder, add_batch
-from crystalsmith.generation.shards import FOLDER, Shard
 from crystalsmith.locks import locked
+from crystalsmith.shards import FOLDER, Shard, refuse_unfinished, shards_in
 
 _UNFINISHED = "merging"
 
@@ -56,19 +55,10 @@ def _merge(out: Path, keep_shards: bool) -> dict[str, Any]:
 
 def _shards(out: Path) -> list[tuple[Shard, OutputFolder]]:
     """The shards that there are, in order."""
-    found: dict[int, list[tuple[Shard, OutputFolder]]] = {}
-    places = (out / FOLDER).iterdir() if (out / FOLDER).is_dir() else ()
-    for place in places:
-        named = re.fullmatch(r"(\d+)-of-(\d+)", place.name)
-        if named and (place / "manifest.json").is_file():
-            shard = Shard(int(named[1]), int(named[2]))
-            found.setdefault(shard.n, []).append((shard, OutputFolder.open(place)))
+    found = [(shard, OutputFolder.open(place)) for shard, place in shards_in(out, "manifest.json")]
     if not found:
         raise InputError(f"{out} holds no shards; make them with: crystalsmith generate {out} --num N --shard 0/n")
-    if len(found) > 1:
-        numbers = " and ".join(str(n) for n in sorted(found))
-        raise InputError(f"{out / FOLDER} holds shards of {numbers}; remove those of one number and merge again.")
-    return sorted(next(iter(found.values())), key=lambda pair: pair[0].k)
+    return found
 
 
 _NEEDED = ("span", "lineage", "created", "failed")
@@ -90,15 +80,9 @@ def _check(out: Path, shards: Sequence[tuple[Shard, OutputFolder]]) -> None:
             f"Shards {one} and {other} in {out} were made by another model, with other settings or other versions; "
             "make one of them again with what made the other."
         )
-    n = shards[0][0].n
     done = {shard.k for shard, folder in shards if folder.manifest.get("status") == "complete"}
-    if missing := [k for k in range(n) if k not in done]:
-        named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")
-        command = shards[0][1].manifest.get("command") or f"crystalsmith generate {shlex.quote(str(out))} ..."
-        raise InputError(
-            f"{len(missing)} of the {n} shards are not finished ({named}); make each of them, the first with: "
-            f"{command} --shard {missing[0]}/{n}"
-        )
+    command = shards[0][1].manifest.get("command") or f"crystalsmith generate {shlex.quote(str(out))} ..."
+    refuse_unfinished(shards[0][0].n, done, command)
     stop = 0
     for shard, folder in shards:
         first, last = folder.manifest["span"]
@@ -131,8 +115,8 @@ def _write(out: Path, folders: Sequence[OutputFolder]) -> dict[str, Any]:
     for name in ("cif", "trajectories"):
         for folder in folders:
             _link_all(folder.path / name, out / name)
-    _join([folder.geometries for folder in folders], whole.geometries, headed=False)
-    _join([folder.table for folder in folders], whole.table, headed=True)
+    join_files([folder.geometries for folder in folders], whole.geometries, headed=False)
+    join_files([folder.table for folder in folders], whole.table, headed=True)
     whole.update(status="complete")
     return whole.manifest
 
@@ -147,13 +131,3 @@ def _link_all(source: Path, target: Path) -> None:
         if place.exists():
             continue
         link_or_copy(file, place)
-
-
-def _join(sources: Sequence[Path], target: Path, headed: bool) -> None:
-    """Files one after another; of the later ones without their first line, if they are headed."""
-    with replacing(target) as temporary, temporary.open("wb") as joined:
-        for number, source in enumerate(sources):
-            with source.open("rb") as file:
-                if headed and number:
-                    file.readline()
-                shutil.copyfileobj(file, joined)

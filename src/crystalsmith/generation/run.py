@@ -25,12 +25,11 @@ from crystalsmith.generation.num_atoms import parse_num_atoms
 from crystalsmith.generation.progress import Reporter, Silent
 from crystalsmith.generation.request import Request
 from crystalsmith.generation.sampler import FinishedBatch, finished_batches
-from crystalsmith.generation.shards import BATCH_SIZE as SHARD_BATCH_SIZE
-from crystalsmith.generation.shards import Shard, lineage
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.workers import DescribedBatch, Work, batches_elsewhere, described, files_of
 from crystalsmith.locks import locked
 from crystalsmith.models import DEFAULT
+from crystalsmith.shards import Shard, lineage
 from crystalsmith.signals import Stopped, StopSignals
 
 if TYPE_CHECKING:
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
 
 
 DEFAULT_NUM = 16
+SHARD_BATCH_SIZE = 32
+"""Crystals at a time of a sharded run that names no number: the same whatever the machines."""
+
 CIF_LIMIT = 10_000
 """Crystals up to which a run writes a CIF of each; a folder of more files is slow everywhere."""
 

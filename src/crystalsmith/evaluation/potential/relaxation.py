@@ -223,7 +223,7 @@ def _apply(crystal: Judged, result: Relaxed, potential: Any, scheme: str | None,
         crystal.formation_energy_given = formation if math.isfinite(formation) else None
 
 
-def _identity(settings: Relaxation) -> dict[str, Any]:
+def identity(settings: Relaxation) -> dict[str, Any]:
     """The settings that results on disk belong to; where and how many at once a later run may choose anew."""
     return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
 
@@ -257,13 +257,13 @@ def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
         InputError: if there are results and none are to be taken, or they are of other settings.
     """
     if not file.exists():
-        append_line(file, {"settings": _identity(settings)})
+        append_line(file, {"settings": identity(settings)})
         return []
     if not resume:
         raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
     lines = read_lines(file)
     if not lines:
-        append_line(file, {"settings": _identity(settings)})
+        append_line(file, {"settings": identity(settings)})
         return []
     mend = "choose another --out"
     head = parse_json(lines[0], str(file), Record({"settings": Record()}), mend)["settings"]
@@ -272,8 +272,8 @@ def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
         for result in results:
             if not result.failure:
                 _check_arrays(result)
-    wanted = _identity(settings)
-    head = _identity(Relaxation()) | head  # a setting that came later had its default
+    wanted = identity(settings)
+    head = identity(Relaxation()) | head  # a setting that came later had its default
     if head != wanted:
         changed = sorted(k for k in {*head, *wanted} if head.get(k) != wanted.get(k))
         raise InputError(

@@ -160,6 +160,12 @@ def rounded(value: Any) -> Any:
 
 def sentences(metrics: dict[str, Any]) -> str:
     """The headline of an evaluation for the terminal."""
+    if "shard" in metrics:
+        share = metrics["shard"]
+        return (
+            f"Shard {share['name']} is finished: {share['crystals']} of {share['of']} crystals. When all shards are, "
+            f"judge them with: {share['next']} --shard none"
+        )
     found = metrics["metrics"]
     lines = [f"{found['requested']} crystals: {percent(found['valid'])} valid, {percent(found['unique'])} unique."]
     if "plausible" in found:

@@ -1,4 +1,4 @@
-"""Shares of a run for machines that do not know of one another: which crystals, in which folder, of which lineage."""
+"""Shares of a run for machines that do not know of one another: which crystals, which folder, which are missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,6 @@ from typing import Any
 from crystalsmith.errors import InputError
 
 FOLDER = "shards"
-
-BATCH_SIZE = 32
-"""Crystals at a time of a sharded run that names no number: the same whatever the machines."""
 
 NO_SHARD = "none"
 """Asks for the whole run, also within a SLURM array."""
@@ -85,6 +83,46 @@ def choose_shard(text: str | None, environment: Mapping[str, str]) -> Shard | No
     return Shard(task, count)
 
 
+def shards_in(out: Path, record: str) -> list[tuple[Shard, Path]]:
+    """The shards in a folder that have begun, each with its own folder, in order; none is no error.
+
+    Args:
+        out: where they are.
+        record: name of the file that a shard begins with.
+
+    Raises:
+        InputError: if they are of different numbers.
+    """
+    found: dict[int, list[tuple[Shard, Path]]] = {}
+    for place in (out / FOLDER).iterdir() if (out / FOLDER).is_dir() else ():
+        named = re.fullmatch(r"(\d+)-of-(\d+)", place.name)
+        if named and (place / record).is_file():
+            shard = Shard(int(named[1]), int(named[2]))
+            found.setdefault(shard.n, []).append((shard, place))
+    if len(found) > 1:
+        numbers = " and ".join(str(n) for n in sorted(found))
+        raise InputError(f"{out / FOLDER} holds shards of {numbers}; remove those of one number and try again.")
+    return sorted(next(iter(found.values()), []), key=lambda pair: pair[0].k)
+
+
+def refuse_unfinished(n: int, done: Collection[int], command: str) -> None:
+    """Refuse to join shards of which some are missing.
+
+    Args:
+        done: the finished ones.
+        command: makes a shard, but for ``--shard``.
+
+    Raises:
+        InputError: that names them.
+    """
+    if missing := [k for k in range(n) if k not in done]:
+        named = ", ".join(map(str, missing[:20])) + (" ..." if len(missing) > 20 else "")
+        raise InputError(
+            f"{len(missing)} of the {n} shards are not finished ({named}); make each of them, the first with: "
+            f"{command} --shard {missing[0]}/{n}"
+        )
+
+
 def lineage(model_sha256: str, settings: Mapping[str, Any], versions: Mapping[str, Any]) -> str:
     """A name for all that the crystals of a run follow from: shards of one name belong together."""
     software = {name: versions.get(name) for name in ("crystalsmith", "torch")}
@@ -100,3 +138,8 @@ def command_line(arguments: Sequence[str]) -> str:
             kept.append(word)
         value = not value and word == "--shard"
     return shlex.join(kept)
+
+
+def typed(subcommand: str, otherwise: str) -> str:
+    """The command that was typed, without its shard, if this process is one of that subcommand."""
+    return command_line(sys.argv) if sys.argv[1:2] == [subcommand] else otherwise
