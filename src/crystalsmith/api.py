@@ -198,16 +198,22 @@ def train(
     if task == "arrangements":
         from crystalsmith.training.arrangements import train_arrangements
 
-        if overrides or asked or recipe or resume:
+        if resume:
+            raise InputError(
+                f"task='arrangements' takes minutes and cannot be resumed; remove {out} and start it again without "
+                "resume."
+            )
+        if overrides or asked or recipe:
             raise InputError("task='arrangements' takes a minute and no settings; leave the other options out.")
         train_arrangements(folder, Path(out), quiet=quiet)
         return Trained(Path(out), None)
     if task == "property":
         from crystalsmith.training.predictor import property_recipe, train_predictor
 
-        if asked is None or len(asked) != 1 or resume:
-            raise InputError("A predictor is of one property and cannot be resumed; give properties='band_gap'.")
-        fitted = train_predictor(folder, out, next(iter(asked)), property_recipe(recipe, overrides), quiet)
+        if asked is None or len(asked) != 1:
+            raise InputError("A predictor is of one property; give properties='band_gap'.")
+        settled = resume_recipe(out, recipe, overrides) if resume else property_recipe(recipe, overrides)
+        fitted = train_predictor(folder, out, next(iter(asked)), settled, quiet, resume)
         return TrainedPredictor(Path(out), fitted)
     if asked:
         overrides.append(f"conditions.properties={json.dumps(parse_properties(asked))}")

@@ -74,3 +74,9 @@ def test_the_command_prints_what_was_learned(planted, tmp_path) -> None:
     assert refused.exit_code == 2
     assert "no settings" in refused.stderr
     assert not (tmp_path / "no").exists()
+    refused = RUNNER.invoke(
+        app, ["train", str(planted), str(tmp_path / "run"), "--task", "arrangements", "--resume", "--quiet"]
+    )
+    assert refused.exit_code == 2
+    assert f"cannot be resumed; remove {tmp_path / 'run'}" in refused.stderr
+    assert load_arrangements(tmp_path / "run" / FILE)

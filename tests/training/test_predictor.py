@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.predictor import load_predictor
 from crystalsmith.errors import InputError
 from crystalsmith.training.predictor import _network, property_recipe, train_predictor
+from crystalsmith.training.run import resume_recipe
 
 TINY = [
     "model.width=16", "model.num_blocks=1", "model.cutoff=4.0", "model.max_neighbors=8", "model.num_radial=8",
@@ -123,3 +128,75 @@ def test_it_may_begin_with_what_a_denoiser_has_learned(untrained) -> None:
     assert {name.split(".")[0] for name in shared} == {"species", "basis", "edges", "blocks"}
     for name in shared:
         assert torch.equal(network.state_dict()[name], base[name]), name
+
+
+def told(run) -> tuple[list[list[str]], dict]:
+    """The log without its times, and the weights of the best network."""
+    with (run / "log.csv").open(newline="") as file:
+        rows = [[cell for name, cell in row.items() if name != "seconds"] for row in csv.DictReader(file)]
+    return rows, load_file(run / "best" / "model.safetensors")
+
+
+def assert_same(one, other) -> None:
+    (rows, weights), (others, expected) = told(one), told(other)
+    assert rows == others
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+
+
+RESUMED = [*TINY, "limits.max_steps=30", "validation.every_steps=7", "output.save_every_minutes=0.0001"]
+
+CRYSTALS = 454
+"""In thirty batches, of which the last of an epoch are smaller."""
+
+
+@pytest.fixture(scope="module")
+def whole(trained):
+    run = trained[0] / "whole"
+    fitted = train_predictor(trained[0] / "data", run, "density", property_recipe(None, RESUMED), quiet=True)
+    assert fitted.crystals == CRYSTALS
+    return run
+
+
+@pytest.mark.parametrize("stop", [3, 7, 19])
+def test_a_resumed_training_is_the_uninterrupted_one(trained, whole, tmp_path, monkeypatch, stop: int) -> None:
+    """Stopped before the first validation, at it, and in the middle of an epoch."""
+    from crystalsmith.training import predictor
+
+    real, data, run = predictor._Fit.run, trained[0] / "data", tmp_path / "run"
+    monkeypatch.setattr(predictor._Fit, "run", lambda self, _, resume: real(self, lambda: self.step >= stop, resume))
+    first = train_predictor(data, run, "density", property_recipe(None, RESUMED), quiet=True)
+    assert (first.interrupted, first.step) == (True, stop)
+    assert load_predictor(run).name == "density"
+    monkeypatch.setattr(predictor._Fit, "run", real)
+    recipe = resume_recipe(run, None, [])
+    again = train_predictor(data, run, "density", recipe, quiet=True, resume=True)
+    assert (again.interrupted, again.step, again.crystals) == (False, 30, CRYSTALS)
+    assert_same(run, whole)
+    with pytest.raises(InputError, match="or the property is not that of the run"):
+        train_predictor(data, run, "num_elements", recipe, quiet=True, resume=True)
+    with pytest.raises(InputError, match=r"optimizer\.lr changed"):
+        resume_recipe(run, None, ["optimizer.lr=1"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of a POSIX system")
+def test_a_killed_training_goes_on_by_the_command(trained, whole, tmp_path) -> None:
+    run = tmp_path / "run"
+    settings = [word for setting in RESUMED for word in ("--set", setting)]
+    command = [sys.executable, "-m", "crystalsmith", "train", str(trained[0] / "data"), str(run), "--task", "property"]
+    command += ["--property", "density", "--quiet", *settings]
+    codes = []
+    for moment in (1, 3):  # rows of the log
+        more = ["--resume"] if run.exists() else []
+        process = subprocess.Popen([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None:
+            if (run / "log.csv").exists() and len((run / "log.csv").read_text().splitlines()) > moment:
+                process.kill()
+                break
+        codes.append(process.wait())
+        assert codes[-1] in (-9, 0), process.communicate()[1]
+        load_predictor(run)
+    assert -9 in codes
+    subprocess.run([*command, "--resume"], check=True, capture_output=True)
+    assert_same(run, whole)
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in whole.iterdir())

@@ -122,13 +122,13 @@ def _predictor(
     from crystalsmith.signals import exit_code
     from crystalsmith.training.log import duration
     from crystalsmith.training.predictor import property_recipe, train_predictor
+    from crystalsmith.training.run import resume_recipe
 
     if len(properties) != 1:
         raise InputError("A predictor is of one property; give --property NAME once.")
-    if resume:
-        raise InputError("The training of a predictor cannot be resumed; start it in a new folder.")
-    fitted = train_predictor(data, out, properties[0], property_recipe(recipe, overrides), quiet)
-    how = "Stopped on request and saved." if fitted.interrupted else "Training is complete."
+    settings = resume_recipe(out, recipe, overrides) if resume else property_recipe(recipe, overrides)
+    fitted = train_predictor(data, out, properties[0], settings, quiet, resume)
+    how = "Stopped on request and saved; continue with --resume." if fitted.interrupted else "Training is complete."
     typer.echo(f"{how} {fitted.step:,} steps, {fitted.crystals:,} crystals in {duration(fitted.seconds)}.")
     if fitted.mae is not None:
         typer.echo(
@@ -143,7 +143,11 @@ def _arrangements(data: Path, out: Path, options: list[str], recipe: Path | None
     from crystalsmith.training.arrangements import train_arrangements
     from crystalsmith.training.log import duration
 
-    if recipe is not None or resume or len(options) > 1:  # the task itself is one
+    if resume:
+        raise InputError(
+            f"--task arrangements takes minutes and cannot be resumed; remove {out} and start again without --resume."
+        )
+    if recipe is not None or len(options) > 1:  # the task itself is one
         raise InputError("--task arrangements takes a minute and no settings; leave the other options out.")
     learned = train_arrangements(data, out, quiet=quiet)
     typer.echo(f"{learned.templates:,} templates of {learned.crystals:,} crystals in {duration(learned.seconds)}.")

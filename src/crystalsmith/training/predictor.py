@@ -1,7 +1,7 @@
 """Training a property predictor: regression on the clean structure.
 
 The batches, optimiser, schedule, averaging and limits are those of every training. The loop is its own and short:
-no noise, no conditions, one process, and no resuming, as a predictor takes minutes where a generator takes days.
+no noise, no conditions, one process. A resumed run repeats the uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from crystalsmith.locks import locked
 from crystalsmith.network.denoiser import DenoiserConfig, GemNetDenoiser
 from crystalsmith.network.gemnet import GemNetConfig
 from crystalsmith.network.predictor import PropertyNetwork
+from crystalsmith.schema import interpreting
 from crystalsmith.signals import stop_on_signals
 from crystalsmith.training.batching import Rows, micro_batches
 from crystalsmith.training.build import denoiser_config, elements_of
@@ -33,8 +34,9 @@ from crystalsmith.training.learner import Learner
 from crystalsmith.training.loader import Step, StepSource, spread
 from crystalsmith.training.log import Console, CsvLog, Row, duration
 from crystalsmith.training.memory import spare_memory
-from crystalsmith.training.run import choose_accelerator, prepare_folder
+from crystalsmith.training.run import choose_accelerator, fingerprint, prepare_folder
 from crystalsmith.training.schedule import Limits
+from crystalsmith.training.state import FILE, MEND, load_state, save_state
 
 DEFAULTS = (
     "model.preset=tiny",
@@ -84,16 +86,21 @@ def property_recipe(path: str | Path | None, overrides: Sequence[str]) -> Recipe
     return load_recipe(path, [*(DEFAULTS if path is None else ()), *overrides])
 
 
-def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe, quiet: bool = False) -> Fitted:
+def train_predictor(
+    data: str | Path, out: str | Path, name: str, recipe: Recipe, quiet: bool = False, resume: bool = False
+) -> Fitted:
     """Train a predictor of one property; ``out/best`` holds the one with the lowest validation error.
 
     Args:
         data: a prepared data set.
-        out: new or empty folder.
+        out: new or empty folder, unless resuming.
         name: of the property, with its kind after a colon where it shall not be inferred.
+        recipe: what to do; see :func:`crystalsmith.training.run.resume_recipe` for a resumed run.
+        resume: go on where the run in ``out`` stopped.
 
     Raises:
-        InputError: if the property is no number, nothing is labelled, or the folder is occupied.
+        InputError: if the property is no number, nothing is labelled, the folder is occupied, or what is there to
+            resume is of other data or another property.
     """
     from crystalsmith.data.dataset import CrystalDataset
 
@@ -106,13 +113,15 @@ def train_predictor(data: str | Path, out: str | Path, name: str, recipe: Recipe
         raise InputError(f"A predictor gives numbers, but {name} is a {coverage.kind}; choose another property.")
     out = Path(out)
     with locked(out, "crystalsmith train"), Console(quiet) as console, stop_on_signals() as asked_to_stop:
-        prepare_folder(out, recipe, resume=False)
+        prepare_folder(out, recipe, resume)
         console.say(coverage.sentence())
         if coverage.count < FEW_LABELS:
             console.say(f"Warning: only {coverage.count:,} training crystals carry {name}.")
         if coverage.constant:
             console.say(f"Warning: {coverage.constant_sentence()}")
-        fitted = _Fit(labelled, coverage, out, recipe, console).run(asked_to_stop)
+        fit = _Fit(labelled, coverage, out, recipe, console)
+        # A run that was killed before its first save has a recipe but no state: it starts over.
+        fitted = fit.run(asked_to_stop, resume and (out / FILE).is_file())
         return dataclasses.replace(fitted, signum=asked_to_stop.signum)
 
 
@@ -159,7 +168,9 @@ class _Fit:
         self.source = StepSource(dataset, train, recipe.data, recipe.seed, device=self.device)
         self.limits = Limits.of(recipe.limits, self.source.steps_per_epoch)
         self.learner = Learner(self.network, recipe, self.limits)
+        self.identity = f"{fingerprint(dataset.manifest)} {coverage.name}:{coverage.kind}"
         self.best: float | None = None
+        self.best_step: int | None = None
         self.step = self.crystals = 0
         self.mean_loss = 0.0
 
@@ -175,28 +186,65 @@ class _Fit:
             return None
         return float((self._labels(self.val) - self._labels(train).double().mean()).abs().mean())
 
-    def run(self, stop: Callable[[], bool]) -> Fitted:
+    def run(self, stop: Callable[[], bool], resume: bool) -> Fitted:
         recipe, limits = self.recipe, self.limits
-        log = CsvLog(self.out / "log.csv", COLUMNS)
+        earlier = self._restore() if resume else 0.0
+        log = CsvLog(self.out / "log.csv", COLUMNS, self.step if resume else -1)
         every = recipe.validation.every_steps or (recipe.validation.every_epochs or 1) * self.source.steps_per_epoch
-        started, steps = time.monotonic(), self.source.iterate(0)
-        seconds, interrupted = 0.0, False
+        steps, seconds, interrupted = self.source.iterate(self.step), earlier, False
+        started = saved = time.monotonic()
         while not limits.reached(self.step, seconds) and not (interrupted := stop()):
             lr = self.learner.begin(self.step, seconds)
             loss = self._optimise(next(steps))
             self.mean_loss = loss if not self.mean_loss else 0.95 * self.mean_loss + 0.05 * loss
             self.step += 1
-            seconds = time.monotonic() - started
-            if self.step % every == 0 or limits.reached(self.step, seconds):
+            seconds = earlier + time.monotonic() - started
+            over = limits.reached(self.step, seconds)
+            if self.step % every == 0 or over:
                 mae = self._validate(seconds)
                 epoch = self.step / self.source.steps_per_epoch
                 row: Row = {"step": self.step, "epoch": round(epoch, 4), "seconds": seconds, "lr": lr}
                 log.write(row | {"train_loss": self.mean_loss, "val_mae": mae})
             self._show(seconds)
+            if over or time.monotonic() - saved >= 60.0 * recipe.output.save_every_minutes:
+                self._save(seconds)
+                saved = time.monotonic()
         steps.close()
         if interrupted:
-            self._validate(seconds)
+            self._save(seconds)
+            if self.best_step is None:  # what is there before any validation; the resumed run takes no notice of it
+                self._validate(seconds)
         return Fitted(self.step, self.crystals, seconds, self.best, self.baseline, interrupted)
+
+    def _save(self, seconds: float) -> None:
+        numbers = {
+            "step": self.step,
+            "crystals": self.crystals,
+            "seconds": seconds,
+            "meter": [self.mean_loss],
+            "epoch_meter": [0.0],
+            "rate": self.learner.rate.state(),
+            "ema_updates": self.learner.ema.updates if self.learner.ema is not None else 0,
+            "data": self.identity,
+            "best": {"total": self.best, "step": self.best_step},
+        }
+        save_state(self.out / FILE, self.learner.tensors(), numbers)
+
+    def _restore(self) -> float:
+        """Take up what an earlier session saved; the seconds that it took."""
+        tensors, numbers = load_state(self.out / FILE)
+        if numbers["data"] != self.identity:
+            raise InputError(
+                f"The data set or the property is not that of the run in {self.out}; resume with the same, or start a "
+                "new run in another folder."
+            )
+        with interpreting(f"The training state {self.out / FILE}", MEND):
+            self.learner.restore(tensors, numbers["ema_updates"])
+            best = numbers["best"]
+        self.step, self.crystals, self.mean_loss = numbers["step"], numbers["crystals"], numbers["meter"][0]
+        self.best, self.best_step = best["total"], best["step"]
+        self.learner.rate.restore(numbers["rate"])
+        return float(numbers["seconds"])
 
     def _optimise(self, step: Step) -> float:
         """One step on the mean absolute error of the standardised labels."""
@@ -224,7 +272,7 @@ class _Fit:
         with self.learner.averaged():
             mae = self._error() if len(self.val) else None
             if mae is None or self.best is None or mae < self.best:
-                self.best = mae
+                self.best, self.best_step = mae, self.step
                 told: dict[str, Any] = {
                     "crystals": self.coverage.count,
                     "steps": self.step,

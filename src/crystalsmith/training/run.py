@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,7 @@ def make_fabric(recipe: Recipe) -> Any:
         raise
 
 
-def fingerprint(manifest: dict[str, Any]) -> str:
+def fingerprint(manifest: Mapping[str, Any]) -> str:
     """What tells one prepared data set from another: a hash over the hashes of its arrays."""
     facts = manifest.get("sha256") or manifest.get("counts")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
