@@ -18,6 +18,7 @@ from crystalsmith.checkpoints.arrangements import (
     FILE,
     MAX_ORDERS,
     Arrangements,
+    key_of,
     number_of_orders,
     orders,
     save_arrangements,
@@ -37,7 +38,7 @@ COLUMNS = ("epoch", "seconds", "train_loss", "val_loss", "val_likeliest")
 class Settings:
     """Settings of the training, chosen by the validation loss on MP-20."""
 
-    epochs: int = 24
+    epochs: int = 12
     batch_size: int = 64
     lr: float = 3e-3
     weight_decay: float = 0.01
@@ -133,27 +134,35 @@ class _Fit:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.network = ArrangementNetwork(sizes, settings.dropout)
-        self.found = Arrangements(self.network, positions, bases)
         members = defaultdict(list)
         for template in templates.counts:
             members[templates.totals(template)].append(template)
         self.groups = {g: some for g, some in members.items() if number_of_orders(g) <= MAX_ORDERS}
-        self.candidates = {g: self.found.candidates(templates, some) for g, some in self.groups.items()}
         self.row = {t: k for some in self.groups.values() for k, t in enumerate(some)}
         self.train, self.crystals = self._grouped(train), len(train)
+        self.found = Arrangements(self.network, positions, bases, memory=self._remembered())
+        self.candidates = {g: self.found.candidates(templates, some) for g, some in self.groups.items()}
         # Others have no arrangement that could be right.
         self.val, self.held_out = self._grouped([one for one in val if one.template in self.row]), len(val)
 
     def _grouped(self, crystals: Sequence[Arranged]) -> dict[Group, tuple[Tensor, Tensor]]:
-        """Elements ``(n, K)`` and the rows of the templates ``(n,)`` of crystals with equal counts."""
+        """Elements ``(n, K)`` and the rows of the templates ``(n,)`` of crystals with equal counts, row by row."""
         parts = defaultdict(list)
-        for one in crystals:
-            if one.template in self.row:
-                parts[self.templates.totals(one.template)].append(one)
+        for one in sorted((one for one in crystals if one.template in self.row), key=lambda x: self.row[x.template]):
+            parts[self.templates.totals(one.template)].append(one)
         return {
             g: (torch.tensor([one.elements for one in some]), torch.tensor([self.row[one.template] for one in some]))
             for g, some in parts.items()
         }
+
+    def _remembered(self) -> dict[int, Tensor]:
+        """The training crystals by template; within a group, candidates remember them in the order of ``self.train``."""
+        found = {}
+        for g, (elements, rows) in self.train.items():
+            numbers = rows.bincount(minlength=len(self.groups[g])).tolist()
+            parts = zip(self.groups[g], elements.split(numbers), strict=True)
+            found |= {key_of(template): part for template, part in parts}
+        return found
 
     def run(self, stop: Callable[[], bool]) -> Learned:
         settings, log = self.settings, CsvLog(self.out / "log.csv", COLUMNS)
@@ -192,7 +201,7 @@ class _Fit:
             best[0],
         )
         training = {"source": self.templates.source, "settings": asdict(settings), "measured": asdict(told)}
-        save_arrangements(Arrangements(self.network, self.found.positions, self.found.bases, training), self.out / FILE)
+        save_arrangements(replace(self.found, training=training), self.out / FILE)
         return told
 
     def _epoch(
@@ -223,8 +232,9 @@ class _Fit:
         """``(n, T O)`` of the arrangements, and the places of those that the crystals have."""
         elements, rows = (x[part] for x in crystals)
         candidates: Candidates = self.candidates[group]
+        own = part if crystals is self.train.get(group) else None
         # Elements come in the order of the pattern, so the first order is their own.
-        return self.network(elements, candidates).flatten(1), rows * len(candidates.orders)
+        return self.network(elements, candidates, own).flatten(1), rows * len(candidates.orders)
 
     def _losses(self, group: Group, crystals: tuple[Tensor, Tensor], part: Tensor) -> Tensor:
         return nn.functional.cross_entropy(*self._logits(group, crystals, part), reduction="none")
