@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import collections
 import itertools
+import json
+from dataclasses import replace
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from crystalsmith.checkpoints.arrangements import (
     FILE,
     Arrangements,
+    key_of,
     load_arrangements,
     number_of_orders,
     orders,
@@ -19,6 +25,7 @@ from crystalsmith.checkpoints.find import BUNDLED
 from crystalsmith.checkpoints.store import WEIGHTS
 from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
+from crystalsmith.network.arrangements import ArrangementNetwork
 from crystalsmith.symmetry.wyckoff import TABLES, Template, bundled_templates
 
 
@@ -104,3 +111,63 @@ def test_a_file_keeps_the_choices_and_damage_is_named(learned, tmp_path) -> None
         load_arrangements(path)
     with pytest.raises(InputError, match="another kind"):
         load_arrangements(BUNDLED / "mp20-tiny" / WEIGHTS)
+
+
+def test_a_remembered_crystal_raises_its_own_arrangement(learned) -> None:
+    counts = {19: 1, 9: 1}
+    some, _ = ranked(learned, counts)
+    place = next(t for t in some if t.number == 186 or t.number not in (221, 225))
+    of = {(c.template, c.elements): c.probability for c in ranked(learned, counts)[1]}
+    told = dict(learned.memory)
+    told[key_of(place)] = torch.cat([told[key_of(place)], torch.tensor([[9, 19]] * 20)])
+    after = ranked(replace(learned, memory=told), counts)[1]
+    elements = next(c.elements for c in after if c.template == place)
+    raised = {(c.template, c.elements): c.probability for c in after}
+    assert raised[place, elements] > 2.0 * of[place, elements]
+    assert sum(raised.values()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_training_leaves_a_crystal_s_own_entry_out(learned) -> None:
+    some, _ = ranked(learned, {11: 1, 17: 1})
+    candidates = learned.candidates(bundled_templates(), some)
+    own = len(candidates.rows) // 2
+    elements = candidates.remembered[own][None]
+    with_it, without = (learned.network(elements, candidates, x) for x in (None, torch.tensor([own])))
+    row = int(candidates.rows[own])
+    assert without[0, row, 0] < with_it[0, row, 0]
+    others = torch.arange(len(some)) != row
+    assert torch.equal(without[0, others], with_it[0, others])
+    fewer = forgotten(candidates, own)
+    assert torch.allclose(learned.network(elements, fewer), without, atol=1e-5)
+
+
+def forgotten(candidates, own: int):
+    kept = torch.arange(len(candidates.rows)) != own
+    return replace(candidates, remembered=candidates.remembered[kept], rows=candidates.rows[kept])
+
+
+def test_a_file_without_a_memory_is_read_as_before(learned, tmp_path) -> None:
+    sizes = replace(learned.network.sizes, kernel=0)
+    old = Arrangements(ArrangementNetwork(sizes).eval(), learned.positions, learned.bases)
+    path = tmp_path / FILE
+    save_arrangements(old, path)
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["about"])
+    about["sizes"] = about["sizes"][:3]
+    save_file(state, path, {"format": "crystalsmith-arrangements-1", "about": json.dumps(about)})
+    again = load_arrangements(path)
+    assert again.network.memory is None
+    assert len(ranked(again, {11: 1, 17: 1})[1]) > 5
+
+
+@pytest.mark.parametrize("name", ["remembered.shapes", "remembered.elements", "remembered.templates"])
+def test_a_damaged_memory_is_named(learned, tmp_path, name) -> None:
+    path = tmp_path / FILE
+    save_arrangements(learned, path)
+    with safe_open(path, framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    save_file(state | {name: state[name][:-1].contiguous()}, path, metadata)
+    with pytest.raises(InputError, match="what it remembers"):
+        load_arrangements(path)

@@ -171,7 +171,7 @@ def shares(counts: Tensor) -> Tensor:
 
 
 def within(own: Tensor, counts: Tensor) -> Tensor:
-    """Elements ``(B, K, width)`` within their composition: beside each the means by atom and by element, and numbers."""
+    """Elements ``(B, K, width)`` within their composition: beside each the means by atom and element, and numbers."""
     numbers = shares(counts)
     by_atom, by_element = (own * numbers[:, :1]).sum(1, keepdim=True), own.mean(1, keepdim=True)
     numbers = numbers.expand(len(own), -1, -1)

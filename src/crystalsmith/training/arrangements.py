@@ -156,8 +156,8 @@ class _Fit:
         }
 
     def _remembered(self) -> dict[int, Tensor]:
-        """The training crystals by template; within a group, candidates remember them in the order of ``self.train``."""
-        found = {}
+        """Training crystals by template; within a group, candidates remember them in the order of ``self.train``."""
+        found: dict[int, Tensor] = {}
         for g, (elements, rows) in self.train.items():
             numbers = rows.bincount(minlength=len(self.groups[g])).tolist()
             parts = zip(self.groups[g], elements.split(numbers), strict=True)
