@@ -1,15 +1,18 @@
-"""Crystals of many systems under one ruler: equal random samples, one reference, one potential, one table.
+"""Crystals of many systems under one ruler, or several: equal random samples, one reference, one table.
 
     python benchmarks/peers.py REF STATE --num 512 ours=crystals diffcsp=diffcsp.extxyz.gz real=mp.extxyz.gz
+    python benchmarks/peers.py REF STATE --potential 7net-0 --potential chgnet ours=crystals diffcsp=diffcsp.extxyz.gz
 
 Each input is NAME=PATH, of any kind that ``crystalsmith evaluate`` reads (extended XYZ may be gzipped). A sample is
 drawn by the seed, brought to primitive cells where those are smaller, and judged in rounds: after each round every
-system has as many crystals as the others, as far as it has them, and the table in STATE is of that number.
-Relaxations stay in STATE, one folder for each potential and system; started again, the script goes on from them. More
-crystals, other inputs or a newer evaluator cost only what is new.
+system has as many crystals as the others, as far as it has them, and the tables in STATE are of that number. With
+several potentials each of them judges the round's crystals, and ``consensus.md`` says what two of them agree on, and
+which systems they order differently. Relaxations stay in STATE, one folder for each potential and system; started
+again, the script goes on from them. More crystals, other inputs or a newer evaluator cost only what is new.
 
 A system's sample depends on the seed and its own file alone. Crystals of more than ``--max-atoms`` atoms are left out,
-and how many is told: a relaxation of 200 atoms costs as much as hundreds of small ones.
+and how many is told: a relaxation of 200 atoms costs as much as hundreds of small ones. Systems that have been judged
+already take part as they are: ``--judged NAME=FOLDER,FOLDER``, an evaluation for each potential.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ import gzip
 import json
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,9 @@ from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.evaluation.structures import Sample, read_samples
 from crystalsmith.files import append_line, replace_text
 from crystalsmith.formats import extxyz_frame
+from crystalsmith.schema import read_json
 from crystalsmith.symmetry.groups import search
+from peers_table import Row, plain, write_consensus, write_table
 
 PRIMITIVE = 0.01
 """Tolerance in angstrom of the search for a smaller cell."""
@@ -45,30 +50,42 @@ PRIMITIVE = 0.01
 DRAWN = "sample.json"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reference", type=Path, help="made by crystalsmith reference build")
-    parser.add_argument("state", type=Path, help="folder of samples, relaxations and the table")
-    parser.add_argument("systems", nargs="+", metavar="NAME=PATH")
+    parser.add_argument("state", type=Path, help="folder of samples, relaxations and tables")
+    parser.add_argument("systems", nargs="*", metavar="NAME=PATH")
+    parser.add_argument("--judged", action="append", default=[], metavar="NAME=FOLDER,FOLDER", help="evaluations of it")
     parser.add_argument("--num", type=int, default=512, help="crystals of each system, as far as it has them")
     parser.add_argument("--round", type=int, default=64, help="crystals of each system before the next round")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--potential", default="7net-0")
+    parser.add_argument("--potential", action="append", help="7net-0 unless given; several take turns")
+    parser.add_argument("--energy-scale", help="of potentials of your own, pbe or mp2020")
     parser.add_argument("--max-atoms", type=int, default=20, help="in the primitive cell")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--time-limit", type=float, default=3600.0, help="wall seconds for one relaxation")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
+    rulers = [
+        Relaxation(name, args.energy_scale, time_limit=args.time_limit, device="cpu", batch=0)
+        for name in args.potential or ["7net-0"]
+    ]
     try:
+        if not args.systems and not args.judged:
+            raise InputError("Give at least one system as NAME=PATH.")
         systems = dict(pair(text) for text in args.systems)
-        samples = {name: draw(name, path, args.state, args.seed, args.max_atoms) for name, path in systems.items()}
-        settings = Relaxation(args.potential, time_limit=args.time_limit, device="cpu", batch=0)
-        rounds = [*range(args.round, args.num, args.round), args.num]
-        for num in relaxed_rounds(list(samples), args.state, settings, rounds, args.jobs):
-            rows = [
-                judge(name, args.state, args.reference, settings, min(num, facts["drawn"]), args.jobs) | facts
-                for name, facts in samples.items()
-            ]
-            write_table(args.state, args.potential, num, rows)
+        judged = [row for text in args.judged for row in judged_rows(*pair(text), args.reference)]
+        samples = [draw(name, path, args.state, args.seed, args.max_atoms) for name, path in systems.items()]
+        for num in rounds(list(systems), args.state, rulers, args.round, args.num):
+            tables = {}
+            for ruler in rulers:
+                relax(list(systems), args.state, ruler, num, args.jobs)
+                tables[ruler.potential] = [row for row in judged if row["potential"] == ruler.potential]
+                for facts in samples:
+                    row = judge(facts["system"], args.state, args.reference, ruler, min(num, facts["drawn"]), args.jobs)
+                    tables[ruler.potential].append(row | facts)
+                print(write_table(args.state, ruler.potential, tables[ruler.potential]), flush=True)
+            if len(rulers) > 1:
+                print(write_consensus(args.state, tables), flush=True)
     except InputError as error:
         sys.exit(str(error))
 
@@ -145,124 +162,90 @@ def primitive(arrays: Arrays) -> Arrays:
     return np.array(small.positions) % 1.0, np.array(small.basis), np.array(small.numbers, dtype=np.int64)
 
 
-def relaxed_rounds(
-    systems: Sequence[str], state: Path, settings: Relaxation, rounds: Sequence[int], jobs: int
-) -> Iterator[int]:
-    """Relax the systems' crystals in turn, the first of each, then the second: worker processes start once.
+def rounds(systems: Sequence[str], state: Path, rulers: Sequence[Relaxation], size: int, num: int) -> Iterator[int]:
+    """The sizes of the rounds that are to be done; of those done before, the last alone: its tables tell all."""
+    sizes = [*range(size, num, size), num]
+    for this, following in zip(sizes, [*sizes[1:], None], strict=True):
+        if following is None or any(missing(systems, state, ruler, following) for ruler in rulers):
+            yield this
 
-    Yields:
-        The size of each round as it is complete.
+
+def missing(systems: Sequence[str], state: Path, settings: Relaxation, num: int) -> list[tuple[str, Sample]]:
+    """Which of the first crystals are yet to be relaxed: the first of each system, then the second, ...
+
+    Raises:
+        InputError: if results of other settings are there.
+    """
+    left: list[tuple[int, str, Sample]] = []
+    for name in systems:
+        file = place(state, settings, name) / FILE
+        known = {(result.id, result.key) for result in recover(file, settings, resume=True)} if file.exists() else set()
+        first = [(number, sample) for number, sample in relaxable(state, name) if number < num]
+        left += [(number, name, s) for number, s in first if (s.id, key_of(s.arrays)) not in known]
+    return [(name, sample) for _, name, sample in sorted(left, key=lambda entry: entry[0])]
+
+
+@cache
+def relaxable(state: Path, name: str) -> list[tuple[int, Sample]]:
+    """The crystals of a sample that are valid, each with its place."""
+    found = []
+    for number, sample in enumerate(read_samples(state / "samples" / name / "crystals.extxyz")):
+        facts, _ = (None, "") if sample.failure else facts_or_problem(sample.arrays)
+        if facts is not None and facts.valid:
+            found.append((number, sample))
+    return found
+
+
+def relax(systems: Sequence[str], state: Path, settings: Relaxation, num: int, jobs: int) -> None:
+    """Relax what is missing of the first crystals, in turns over the systems; each result is kept as it comes.
 
     Raises:
         InputError: if results of other settings are there, or the potential cannot be used.
     """
-    left: list[tuple[int, str, Sample]] = []
     for name in systems:
-        folder = place(state, settings, name)
-        folder.mkdir(parents=True, exist_ok=True)
-        known = {(result.id, result.key) for result in recover(folder / FILE, settings, resume=True)}
-        samples = read_samples(state / "samples" / name / "crystals.extxyz", rounds[-1])
-        for number, sample in enumerate(samples):
-            facts, _ = (None, "") if sample.failure else facts_or_problem(sample.arrays)
-            if facts is not None and facts.valid and (sample.id, key_of(sample.arrays)) not in known:
-                left.append((number, name, sample))
-    left.sort(key=lambda entry: entry[0])
-    tasks = [(f"{name}/{sample.id}", key_of(sample.arrays), sample.arrays) for _, name, sample in left]
-    numbers = {task[0]: entry[0] for task, entry in zip(tasks, left, strict=True)}
-    open_rounds = list(rounds)
-    undone = Counter(numbers.values())
-
-    def complete() -> Iterator[int]:
-        while open_rounds and not any(number < open_rounds[0] for number in undone):
-            yield open_rounds.pop(0)
-
-    ready = list(complete())
-    yield from ready[-1:]  # of what was done before, the last round tells all
+        file = place(state, settings, name) / FILE
+        file.parent.mkdir(parents=True, exist_ok=True)
+        recover(file, settings, resume=True)  # writes the head of a new file
+    tasks = [
+        (f"{name}/{sample.id}", key_of(sample.arrays), sample.arrays)
+        for name, sample in missing(systems, state, settings, num)
+    ]
     for result in relaxations(tasks, settings, Engine(jobs)):
         name, own = result.id.split("/", 1)
         append_line(place(state, settings, name) / FILE, asdict(replace(result, id=own)))
-        number = numbers[result.id]
-        undone[number] -= 1
-        if not undone[number]:
-            del undone[number]
-        yield from complete()
 
 
 def place(state: Path, settings: Relaxation, name: str) -> Path:
     """The folder of a system's relaxations and evaluation."""
-    return state / settings.potential.replace(":", "-") / name
+    return state / plain(settings.potential) / name
 
 
-def judge(name: str, state: Path, reference: Path, settings: Relaxation, num: int, jobs: int) -> dict[str, Any]:
+def judge(name: str, state: Path, reference: Path, settings: Relaxation, num: int, jobs: int) -> Row:
     """The row of a system: ``metrics.json`` of its first crystals, all of them relaxed already."""
     options = Options(reference=reference, relaxation=settings, resume=True, jobs=jobs, limit=num)
-    crystals = state / "samples" / name / "crystals.extxyz"
-    return {"num": num, "metrics": evaluate(crystals, place(state, settings, name), options)["metrics"]}
+    folder = place(state, settings, name)
+    metrics = evaluate(state / "samples" / name / "crystals.extxyz", folder, options)["metrics"]
+    return {"num": num, "metrics": metrics, "folder": str(folder)}
 
 
-RATES = {
-    "valid": ("valid",),
-    "plausible": ("plausible",),
-    "unique": ("unique",),
-    "novel": ("novel",),
-    "new composition": ("novel_composition",),
-    "new framework": ("novel_framework",),
-    "stable at 0": ("stable", "0"),
-    "metastable at 0.05": ("stable", "0.05"),
-    "metastable at 0.1": ("stable", "0.1"),
-    "SUN (0)": ("sun", "0"),
-    "MSUN (0.05)": ("sun", "0.05"),
-    "MSUN (0.1)": ("sun", "0.1"),
-    "as given: stable at 0": ("as_given", "stable", "0"),
-    "as given: metastable at 0.1": ("as_given", "stable", "0.1"),
-    "as given: MSUN (0.1)": ("as_given", "sun", "0.1"),
-    "symmetry kept": ("symmetry_kept", "0.01"),
-    "in P1": ("diversity", "in_p1"),
-}
-"""Columns of rates in percent, and where they stand in the metrics."""
+def judged_rows(name: str, folders: Path, reference: Path) -> list[Row]:
+    """Rows of a system from evaluations that exist, separated by commas, one for each potential.
 
-
-def write_table(state: Path, potential: str, num: int, rows: list[dict[str, Any]]) -> None:
-    """Write ``table-POTENTIAL.json`` and ``.md``, and print the latter."""
-    rows = sorted(rows, key=lambda row: -row["metrics"].get("sun", {}).get("0.1", {"rate": 0.0})["rate"])
-    columns = ["system", "crystals", *RATES, "energy above hull, median", "displacement, median A"]
-    columns += ["elements, JS distance", "wall s per relaxation", "left out (size)"]
-    lines = [columns, ["---"] * len(columns)]
-    for row in rows:
-        found = row["metrics"]
-        cells = [row["system"], str(row["num"]), *(percent(dig(found, place)) for place in RATES.values())]
-        cells += [spread(found.get("energy_above_hull")), spread(found.get("rmsd"))]
-        distance = (found.get("distributions") or {}).get("elements_jensen_shannon")
-        seconds = found.get("seconds_per_crystal", {}).get("mean")
-        cells += ["" if value is None else f"{value:.2f}" for value in (distance, seconds)]
-        lines.append([*cells, f"{row['left_out']} of {row['available']}"])
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-    name = f"table-{potential.replace(':', '-')}"
-    replace_text(state / f"{name}.json", json.dumps({"potential": potential, "num": num, "rows": rows}, indent=1))
-    replace_text(state / f"{name}.md", f"{num} crystals of each at most, {potential}\n\n{text}")
-    print(text, flush=True)
-
-
-def dig(found: dict[str, Any], place: tuple[str, ...]) -> dict[str, Any] | None:
-    """A rate of the metrics; None where it is not known."""
-    value: Any = found
-    for key in place:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def percent(value: dict[str, Any] | None) -> str:
-    """A rate with its interval, as in ``61 (58-64)``."""
-    if value is None:
-        return ""
-    return "{:.0f} ({:.0f}-{:.0f})".format(*(100 * value[key] for key in ("rate", "low", "high")))
-
-
-def spread(value: dict[str, Any] | None) -> str:
-    """A median with its interval."""
-    if not value or not value.get("of"):
-        return ""
-    return f"{value['median']:.3f} ({value['median_low']:.3f}-{value['median_high']:.3f})"
+    Raises:
+        InputError: if one is not there, is of crystals as given, or of another reference.
+    """
+    rows: list[Row] = []
+    for text in str(folders).split(","):
+        found = read_json(Path(text) / "metrics.json", None, "evaluate the crystals again")
+        run, metrics = found["run"], found["metrics"]
+        if run["relaxation"] is None or run["reference"] is None:
+            raise InputError(f"{text} is not an evaluation with a reference and a potential.")
+        if Path(run["reference"]["path"]).name != reference.name:
+            raise InputError(f"{text} was judged by {run['reference']['path']}, not by {reference}.")
+        num = metrics["requested"]
+        facts = {"system": name, "num": num, "available": num, "left_out": 0, "drawn": num}
+        rows.append(facts | {"potential": run["relaxation"]["potential"], "metrics": metrics, "folder": text})
+    return rows
 
 
 if __name__ == "__main__":

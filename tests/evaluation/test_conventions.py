@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from tests.evaluation.conftest import CORNERS, CRYSTALS, FCC, write_cifs
+from tests.evaluation.conftest import CORNERS, CRYSTALS, FCC, write_cifs, write_hull
 
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.conventions import PRESETS, conventions, preset
@@ -12,6 +14,7 @@ from crystalsmith.evaluation.efficiency import efficiency
 from crystalsmith.evaluation.framework import framework
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.plausible import Plausibility
+from crystalsmith.evaluation.reference.build import build_reference
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import Sample
 
@@ -42,6 +45,38 @@ def test_names_differ_where_their_rules_do() -> None:
     lemat = {name: value["count"] for name, value in found["lemat"].items() if "count" in value}
     assert lemat == {"valid": 7, "unique": 6, "novel": 6, "stable": 4, "metastable": 6, "SUN": 1, "MSUN": 3}
     assert found["SUN"]["of"] == 8
+
+
+def test_crystals_of_ytterbium_stand_apart(tmp_path) -> None:
+    """Three of five hold it, whose rates are those of the other two; with another scheme there is nothing to tell."""
+    from crystalsmith.evaluation.metrics import summarise
+    from crystalsmith.evaluation.report.headline import headline
+
+    def of(name: str, above: float | None, *numbers: int) -> Judged:
+        made = judged(name, above)
+        made.sample = replace(made.sample, numbers=np.array(numbers))
+        return made
+
+    crystals = [of("a", 0.0, 70, 8), of("b", 0.3, 70, 8), of("c", 0.05, 70, 17)]
+    crystals += [of("d", 0.05, 11, 17), of("e", 0.4, 12, 8)]
+    hull = write_hull(tmp_path / "hull.csv")
+    found = {}
+    for scheme in ("mp2020", "none"):
+        place = tmp_path / scheme
+        build_reference([write_cifs(tmp_path / "cifs", ["nacl"])], place, hull=hull, corrections=scheme)
+        found[scheme] = summarise(crystals, Reference.open(place), relaxed=False)
+    apart = found["mp2020"]["ytterbium"]
+    assert (apart["crystals"]["count"], apart["crystals"]["of"]) == (3, 5)
+    assert {t: (v["count"], v["of"]) for t, v in apart["stable"].items()} == {
+        "0": (0, 2),
+        "0.05": (1, 2),
+        "0.1": (1, 2),
+    }
+    assert apart["sun"]["0.1"]["count"] == 1
+    assert found["mp2020"]["sun"]["0.1"]["count"] == 3
+    assert "ytterbium" not in found["none"]
+    labels = [line.label for line in headline(found["mp2020"])]
+    assert "S.U.N., within 0.1 eV/atom, without ytterbium" in labels
 
 
 def test_presets_are_named() -> None:

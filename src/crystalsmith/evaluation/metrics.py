@@ -23,6 +23,10 @@ from crystalsmith.evaluation.statistics import entropy, jensen_shannon, rate, sp
 THRESHOLDS = (0.0, 0.05, 0.1)
 """Energies above the hull (eV/atom) up to which a crystal counts as stable; the field quotes 0.1."""
 
+YTTERBIUM = 70
+"""The Materials Project computed it with a pseudopotential (Yb_2) until 2023 that made compounds stable which are not
+(pymatgen issue 2968): a hull with MP2020 corrections may rest on such energies."""
+
 SHOWN = 20
 """Names of crystals without an energy that are kept."""
 
@@ -132,8 +136,26 @@ def _stability(crystals: Sequence[Judged], reference: Reference | None, missing:
             _name(t): rate([c.stable(t) and c.new_disordered for c in crystals]) for t in THRESHOLDS
         }
         found["conventions"] = conventions(crystals)
+    apart = _without_ytterbium(crystals, reference)
+    if apart is not None:
+        found["ytterbium"] = apart
     if any(c.energy_above_hull_given is not None for c in crystals):
         found["as_given"] = _as_given(crystals, reference.num_structures > 0)
+    return found
+
+
+def _without_ytterbium(crystals: Sequence[Judged], reference: Reference) -> dict[str, Any] | None:
+    """How many hold ytterbium, and the rates of the others; None where none does or the energies are of other kinds."""
+    holds = [YTTERBIUM in c.sample.numbers for c in crystals]
+    if reference.corrections != "mp2020" or not any(holds):
+        return None
+    others = [c for c, with_it in zip(crystals, holds, strict=True) if not with_it]
+    found: dict[str, Any] = {
+        "crystals": rate(holds),
+        "stable": {_name(t): rate([c.stable(t) for c in others]) for t in THRESHOLDS},
+    }
+    if reference.num_structures:
+        found["sun"] = {_name(t): rate([c.stable(t) and c.new for c in others]) for t in THRESHOLDS}
     return found
 
 

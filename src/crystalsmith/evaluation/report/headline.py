@@ -79,11 +79,27 @@ def headline(found: dict[str, Any]) -> list[Line]:
     for group, name, label in KINDS:
         for t, value in found.get(name, {}).items():
             lines.append(Line(group, f"{label}, within {t} eV/atom", rate_text(value)))
-    lines += _of_others(found) + _as_given(found)
+    lines += _without_ytterbium(found) + _of_others(found) + _as_given(found)
     lines += [Line(ASKED, label, text) for label, text in answer_lines(found)]
     lines += _spreads(found) + [Line(HULL, label, text) for label, text in hull_headline(found)]
     lines += _beside_the_reference(found) + _variety(found) + _costs(found.get("efficiency") or {})
     return sorted(lines, key=lambda line: ORDER.index(line.group))
+
+
+def _without_ytterbium(found: dict[str, Any]) -> list[Line]:
+    apart = found.get("ytterbium")
+    if apart is None:
+        return []
+    why = "its energies in the Materials Project of before 2023 rest on a pseudopotential that was withdrawn"
+    lines = [Line(STABLE, "hold ytterbium", rate_text(apart["crystals"]), why)]
+    kinds = ((STABLE, "stable", "stable"), (SUN, "sun", "S.U.N."))
+    for group, name, label in kinds:
+        if name in apart:
+            text = rate_text(apart[name]["0.1"])
+            lines.append(
+                Line(group, f"{label}, within 0.1 eV/atom, without ytterbium", text, "of the crystals without")
+            )
+    return lines
 
 
 def _of_others(found: dict[str, Any]) -> list[Line]:
