@@ -70,14 +70,21 @@ def rotatable(crystal: Arrays, size: int = 360) -> str:
         [corners[i].tolist(), corners[j].tolist()] for i in range(8) for j in range(i) if bin(i ^ j).count("1") == 1
     ]
     script = (files("crystalsmith.evaluation.report") / "assets" / "3Dmol-min.js").read_text(encoding="utf-8")
-    data = json.dumps({"xyz": "\n".join([str(len(atoms)), "", *atoms]), "edges": edges}).replace("<", "\\u003c")
+    symbols = [SYMBOLS[z - 1] for z in dict.fromkeys(int(z) for z in numbers)]
+    data = {"xyz": "\n".join([str(len(atoms)), "", *atoms]), "edges": edges, "kinds": symbols}
+    text = json.dumps(data).replace("<", "\\u003c")
     page = (
         f"<html><body style='margin:0'><div id='v' style='width:{size}px;height:{size}px;position:relative'></div>"
-        f"<script>{script}</script><script>const d={data};"
+        "<div id='k' style='position:absolute;left:6px;bottom:6px;font:12px sans-serif'></div>"
+        f"<script>{script}</script><script>const d={text};"
         "const v=$3Dmol.createViewer('v',{backgroundColor:'white'});v.addModel(d.xyz,'xyz');"
         "v.setStyle({},{sphere:{scale:0.28,colorscheme:'Jmol'},stick:{radius:0.1,colorscheme:'Jmol'}});"
         "const p=([x,y,z])=>({x,y,z});for(const [a,b] of d.edges)v.addLine({start:p(a),end:p(b),color:'gray'});"
-        "v.zoomTo();v.rotate(20,'y');v.rotate(12,'x');v.render();</script></body></html>"
+        "v.zoomTo();v.rotate(20,'y');v.rotate(12,'x');v.render();"
+        "const k=document.getElementById('k');for(const s of d.kinds){const b=document.createElement('i');"
+        "b.style.cssText='display:inline-block;width:11px;height:11px;border-radius:50%;border:1px solid #333;"
+        "margin:0 4px 0 8px;background:#'+($3Dmol.elementColors.Jmol[s]??0xff1493).toString(16).padStart(6,'0');"
+        "k.append(b,s)}</script></body></html>"
     )
     return f'<iframe srcdoc="{html.escape(page)}" width="{size + 4}" height="{size + 4}" style="border:0"></iframe>'
 

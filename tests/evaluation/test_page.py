@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from tests.evaluation.conftest import CRYSTALS, write_cifs
 
-from crystalsmith.evaluation.report.page import _place, comparison
+from crystalsmith.evaluation.report.page import _place, compact, comparison
 from crystalsmith.evaluation.report.phases import diagram
 from crystalsmith.evaluation.run import Options, evaluate
 
@@ -122,3 +124,82 @@ def test_a_submission_holds_so_many_crystals_and_what_they_cost(tmp_path, refere
         write_submission(tmp_path / "out", metrics, tmp_path / "send", "given")
     with pytest.raises(InputError, match="no relaxed crystals"):
         write_submission(tmp_path / "out", metrics, tmp_path / "send", "relaxed", 2)
+
+
+def script(place: str, name: str) -> str:
+    from importlib import resources
+
+    return (resources.files(place) / "assets" / name).read_text(encoding="utf-8")
+
+
+def by_node(program: str) -> str:
+    """What a program in JavaScript prints."""
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    return subprocess.run(["node", "-"], input=program, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("crystalsmith.evaluation.report", "report.js"), ("crystalsmith.discovery", "discover.js")]
+)
+def test_the_scripts_of_a_page_are_one_program(place: str, name: str) -> None:
+    together = script("crystalsmith.evaluation.report", "common.js") + script(place, name)
+    assert by_node(f"new Function({json.dumps(together)}); console.log('read')").strip() == "read"
+
+
+FCC = 2.82 * np.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+R3 = np.array([[1.4, 0.8, 4.7], [-1.4, 0.8, 4.7], [0.0, -1.6165808, 4.7]])
+
+
+@pytest.mark.parametrize(
+    ("cell", "frac", "numbers", "times"),
+    [
+        (FCC, [[0, 0, 0], [0.5, 0.5, 0.5]], [11, 17], 4),
+        (FCC @ np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]), [[0.9, 0.9, 0.9], [0.4, 0.4, 0.4]], [11, 17], 4),
+        (np.array([[-1.5, 1.5, 1.5], [1.5, -1.5, 1.5], [1.5, 1.5, -1.5]]), [[0, 0, 0]], [26], 2),
+        (R3, [[0, 0, 0], [0.5, 0.5, 0.5], [0.26, 0.26, 0.26], [0.74, 0.74, 0.74]], [3, 27, 8, 8], 3),
+    ],
+)
+def test_the_conventional_cell_of_the_viewer_is_the_same_crystal(cell, frac, numbers, times) -> None:
+    """So many times the volume and atoms, and every atom stands where the given cell has one of its kind."""
+    given = compact((np.array(frac, float), cell, np.array(numbers)))
+    assert "steps" in given
+    common = script("crystalsmith.evaluation.report", "common.js")
+    parts = common[common.index("function cartesian") :]
+    found = json.loads(
+        by_node(f"const $ = null;{parts}\nconsole.log(JSON.stringify(conventional({json.dumps(given)})))")
+    )
+    whole = np.reshape(found["cell"], (3, 3))
+    assert np.isclose(np.linalg.det(whole), times * np.linalg.det(cell), rtol=1e-4)
+    assert sorted(found["z"]) == sorted(numbers * times)
+    places = np.reshape(found["frac"], (-1, 3))
+    back = places @ whole @ np.linalg.inv(cell)
+    for z, place in zip(found["z"], back, strict=True):
+        offsets = place - np.array(frac)[np.array(numbers) == z]
+        assert np.abs(offsets - np.round(offsets)).max(-1).min() < 1e-3
+    apart = places[:, None] - places[None]
+    assert (np.linalg.norm((apart - np.round(apart)) @ whole, axis=-1) + 9 * np.eye(len(places))).min() > 1.0
+
+
+def test_a_cell_that_is_conventional_has_no_other() -> None:
+    assert "steps" not in compact((np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), 4.12 * np.eye(3), np.array([55, 17])))
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("with_energies", [False, True])
+def test_a_browser_shows_every_crystal(tmp_path, reference_folder, with_energies) -> None:
+    """The page as a browser made it: a row for each crystal and, where it draws in 3D, what the colours mean."""
+    cifs = write_cifs(tmp_path / "cifs", ["nacl", "cscl"])
+    evaluate(cifs, tmp_path / "out", Options(reference=reference_folder if with_energies else None))
+    page = tmp_path / "out" / "report.html"
+    line = [BROWSER, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    line += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    text = done.stdout[: done.stdout.index('<script type="application/json"')]
+    assert len(re.findall(r'<tr data-i="\d"', text)) == 2, done.stderr
+    if "draws no 3D pictures" not in text:
+        assert re.findall(r"</i>([A-Z][a-z]?)</span>", text) == ["Na", "Cl"]
+        assert "α, β, γ" in text

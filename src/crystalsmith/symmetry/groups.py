@@ -92,6 +92,21 @@ def symmetrise(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symp
     )
 
 
+def centring(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> NDArray[np.int64] | None:
+    """``(3, 3)``: times the rows of the cell they are the lattice vectors of its conventional cell.
+
+    None where the conventional cell is no larger than this one, is not built of whole ones of it, or is not found.
+    """
+    found = search(frac_coords, cell, numbers, symprec)
+    if found is None:
+        return None
+    steps = np.array(found.std_linear).T
+    whole = np.rint(steps).astype(np.int64)
+    if np.abs(steps - whole).max() > 1e-3 or round(float(np.linalg.det(whole))) < 2:
+        return None
+    return whole
+
+
 def search(frac_coords: Array, cell: Array, numbers: NDArray[np.int64], symprec: float) -> Any:
     """The moyopy data set of a crystal, or None where the search fails or the cell is a needle."""
     import moyopy

@@ -19,7 +19,7 @@ function frame(place, title, xs, ys, xName, yName) {
 function dot(svg, cx, cy, kind, text, i) {
   const node = shape("circle", { cx, cy, r: kind === "chosen" ? 5 : 3, class: `dot ${kind}` });
   node.append(shape("title", {}, text));
-  if (i !== undefined) { node.style.cursor = "pointer"; node.addEventListener("click", () => choose(i)); }
+  if (i !== undefined) { node.style.cursor = "pointer"; node.addEventListener("click", () => choose(i, "nearest")); }
   svg.append(node);
 }
 const column = (name) => data.columns.indexOf(name);
@@ -48,14 +48,14 @@ function draw() {
   $("count").textContent = `${rows.length} of ${data.rows.length}`;
   $("body").replaceChildren(...rows.map(({ row, i }) => {
     const line = element("tr", { "data-i": i, class: i === state.chosen ? "chosen" : "" }, ...row.map((c) => element("td", {}, short(c))));
-    line.addEventListener("click", () => choose(i));
+    line.addEventListener("click", () => choose(i, "nearest"));
     return line;
   }));
   document.querySelectorAll("#head th").forEach((th, j) => { th.textContent = data.columns[j].replaceAll("_", " ") + (j === k ? (state.down ? " ▾" : " ▴") : ""); });
 }
 
 // --- one candidate ----------------------------------------------------------------------------------------------------
-function choose(i) {
+function choose(i, block) {
   state.chosen = i;
   document.querySelectorAll("#body tr").forEach((line) => line.classList.toggle("chosen", Number(line.dataset.i) === i));
   const row = data.rows[i], more = data.more[i], name = cell(row, "id");
@@ -70,7 +70,7 @@ function choose(i) {
   table("history", null, more.history);
   phase(i);
   pareto();
-  try { show("before", more.before); show("after", more.after); } catch (error) { $("before").textContent = `This browser draws no 3D pictures (${error.message}).`; }
+  views3d(more.before, more.after, block);
 }
 
 // --- the phase diagram of the chosen candidate's chemical system ------------------------------------------------------

@@ -20,6 +20,7 @@ from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.headline import ORDER, headline
 from crystalsmith.evaluation.report.hull import SYSTEM_HEAD, system_rows
 from crystalsmith.evaluation.report.phases import phase_diagrams
+from crystalsmith.symmetry.groups import centring
 
 SHOWN = (
     "id",
@@ -55,6 +56,9 @@ SHOWN = (
 """Columns of the table of crystals; those without any value are left out."""
 
 FLAGS = ("msun", "sun", "valid", "plausible", "unique", "novel", "novel_composition", "novel_framework")
+
+CENTRING_SYMPREC = 0.1
+"""Angstrom; the tolerance of the page's space groups."""
 
 CAVEAT = (
     "A hull knows only the entries of its reference: the distance to an incomplete one is a lower bound, and figures "
@@ -133,15 +137,17 @@ def _size(reference: dict[str, Any]) -> str:
 
 
 def compact(arrays: Arrays | None) -> dict[str, list[float]] | None:
-    """A crystal as the viewer of a page takes it."""
+    """A crystal as the viewer of a page takes it; ``steps`` lead to a conventional cell that is larger than its own."""
     if arrays is None:
         return None
     frac, cell, numbers = arrays
-    return {
+    found = {
         "frac": np.round(frac.reshape(-1) % 1.0, 5).tolist(),
         "cell": np.round(cell.reshape(-1), 5).tolist(),
         "z": numbers.tolist(),
     }
+    steps = centring(frac, cell, numbers, CENTRING_SYMPREC)
+    return found if steps is None else found | {"steps": steps.reshape(-1).tolist()}
 
 
 def _charts(crystals: Sequence[Judged], reference: Reference | None) -> list[dict[str, Any]]:

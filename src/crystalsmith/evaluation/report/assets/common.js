@@ -75,33 +75,88 @@ function points(crystal) {
   }
   return found;
 }
-function show(id, crystal) {
+// The conventional cell: its rows are whole numbers of steps along the rows of the given one.
+function conventional(crystal) {
+  const s = crystal.steps, row = (m, k) => m.slice(3 * k, 3 * k + 3);
+  const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+  const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+  const volume = dot(row(s, 0), cross(row(s, 1), row(s, 2)));
+  const dual = [0, 1, 2].map((k) => cross(row(s, (k + 1) % 3), row(s, (k + 2) % 3)).map((x) => x / volume));
+  // Corners of the new cell bound the steps that have to be looked at; atoms may stand up to one step further.
+  const range = [0, 1, 2].map((k) => {
+    let low = 0, high = 0;
+    for (const i of [0, 1, 2]) s[3 * i + k] < 0 ? (low += s[3 * i + k]) : (high += s[3 * i + k]);
+    return [low - 1, high];
+  });
+  const found = { z: [], frac: [], cell: [0, 1, 2].flatMap((k) => cartesian(crystal.cell, row(s, k))) };
+  crystal.z.forEach((z, i) => {
+    const f = row(crystal.frac, i);
+    for (let a = range[0][0]; a <= range[0][1]; a++) for (let b = range[1][0]; b <= range[1][1]; b++) for (let c = range[2][0]; c <= range[2][1]; c++) {
+      const place = dual.map((d) => dot(d, [f[0] + a, f[1] + b, f[2] + c]));
+      if (place.every((x) => x > -1e-4 && x < 1 - 1e-4)) { found.z.push(z); found.frac.push(...place); }
+    }
+  });
+  return found;
+}
+function lattice(c) {
+  const rows = [0, 3, 6].map((k) => c.slice(k, k + 3));
+  const dot = (a, b) => a.reduce((s, x, k) => s + x * b[k], 0);
+  const lengths = rows.map((r) => Math.sqrt(dot(r, r)));
+  const angle = (i, j) => (Math.acos(dot(rows[i], rows[j]) / (lengths[i] * lengths[j])) * 180) / Math.PI;
+  return { lengths, angles: [angle(1, 2), angle(0, 2), angle(0, 1)] };
+}
+// What the colours mean, the lattice, and the other cell: over the picture, as elements of the page.
+function legend(box, id, crystal, drawn) {
+  const { lengths, angles } = lattice(drawn.cell);
+  const colour = (symbol) => `#${($3Dmol.elementColors.Jmol[symbol] ?? 0xff1493).toString(16).padStart(6, "0")}`;
+  const counts = new Map();
+  for (const z of drawn.z) counts.set(z, (counts.get(z) ?? 0) + 1);
+  const kinds = [...counts].map(([z, n]) => {
+    const ball = element("i");
+    ball.style.background = colour(data.symbols[z - 1]);
+    return element("span", { title: `${n} in the cell` }, ball, data.symbols[z - 1]);
+  });
+  box.append(
+    element("div", { class: "lattice" }, `a, b, c ${lengths.map((x) => x.toFixed(3)).join(", ")} Å; α, β, γ ${angles.map((x) => x.toFixed(1)).join(", ")}°`),
+    element("div", { class: "legend" }, ...kinds),
+  );
+  if (!crystal.steps) return;
+  const other = element("button", { class: "cell" }, drawn === crystal ? "conventional cell" : "cell as given");
+  other.addEventListener("click", () => show(id, crystal, drawn === crystal));
+  box.append(other);
+}
+function show(id, crystal, whole) {
   const box = $(id);
   if (!crystal) { box.replaceChildren(); delete views[id]; return; }
-  if (!views[id]) { box.replaceChildren(); views[id] = $3Dmol.createViewer(box, { backgroundColor: "white" }); }
+  const first = !views[id];
+  if (first) { box.replaceChildren(); views[id] = $3Dmol.createViewer(box, { backgroundColor: "white" }); }
   const viewer = views[id];
   if (!viewer) return;
   viewer.clear();
-  const atoms = points(crystal);
+  box.querySelectorAll(".lattice, .legend, .cell").forEach((part) => part.remove());
+  const drawn = whole ? conventional(crystal) : crystal;
+  const atoms = points(drawn);
   viewer.addModel(`${atoms.length}\n\n` + atoms.map(([z, p]) => `${data.symbols[z - 1]} ${p.join(" ")}`).join("\n"), "xyz");
   viewer.setStyle({}, { sphere: { scale: 0.28, colorscheme: "Jmol" }, stick: { radius: 0.1, colorscheme: "Jmol" } });
-  const corner = (i, j, k) => { const [x, y, z] = cartesian(crystal.cell, [i, j, k]); return { x, y, z }; };
+  const corner = (i, j, k) => { const [x, y, z] = cartesian(drawn.cell, [i, j, k]); return { x, y, z }; };
   for (const [i, j] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
     for (const [start, end] of [[corner(0, i, j), corner(1, i, j)], [corner(i, 0, j), corner(i, 1, j)], [corner(i, j, 0), corner(i, j, 1)]]) viewer.addLine({ start, end, color: "gray" });
   }
   viewer.zoomTo();
-  viewer.rotate(20, "y");
-  viewer.rotate(12, "x");
+  if (first) { viewer.rotate(20, "y"); viewer.rotate(12, "x"); }  // later crystals keep the view that was turned to
   viewer.render();
+  legend(box, id, crystal, drawn);
+}
+// Both pictures of a crystal; with ``block`` (as of scrollIntoView) they come into view.
+function views3d(before, after, block) {
+  try { show("before", before); show("after", after); } catch (error) { $("before").textContent = `This browser draws no 3D pictures (${error.message}).`; }
+  if (block) $(block === "start" ? "name" : "before").scrollIntoView({ block });
 }
 function cif(name, crystal) {
-  const rows = [0, 3, 6].map((k) => crystal.cell.slice(k, k + 3));
-  const dot = (a, b) => a.reduce((s, x, k) => s + x * b[k], 0);
-  const lengths = rows.map((r) => Math.sqrt(dot(r, r)));
-  const angle = (i, j) => (Math.acos(dot(rows[i], rows[j]) / (lengths[i] * lengths[j])) * 180) / Math.PI;
+  const { lengths, angles } = lattice(crystal.cell);
   const lines = [`data_${name.replace(/[^\w.-]/g, "_")}`, "_space_group_name_H-M_alt 'P 1'", "_space_group_IT_number 1"];
   ["a", "b", "c"].forEach((n, k) => lines.push(`_cell_length_${n} ${lengths[k].toFixed(6)}`));
-  [["alpha", 1, 2], ["beta", 0, 2], ["gamma", 0, 1]].forEach(([n, i, j]) => lines.push(`_cell_angle_${n} ${angle(i, j).toFixed(6)}`));
+  ["alpha", "beta", "gamma"].forEach((n, k) => lines.push(`_cell_angle_${n} ${angles[k].toFixed(6)}`));
   lines.push("loop_", "_space_group_symop_operation_xyz", "'x, y, z'", "loop_", "_atom_site_label", "_atom_site_type_symbol", "_atom_site_fract_x", "_atom_site_fract_y", "_atom_site_fract_z", "_atom_site_occupancy");
   crystal.z.forEach((z, i) => lines.push(`${data.symbols[z - 1]}${i + 1} ${data.symbols[z - 1]} ${crystal.frac.slice(3 * i, 3 * i + 3).map((x) => x.toFixed(5)).join(" ")} 1`));
   return lines.join("\n") + "\n";

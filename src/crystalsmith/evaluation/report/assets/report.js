@@ -148,7 +148,7 @@ function phase() {
     const [x, y] = place(r), i = r[n + 2];
     const mark = shape("rect", { x: x - 5, y: y - 5, width: 10, height: 10, transform: `rotate(45 ${x} ${y})`, class: data.hits[i] ? "mine hit" : "mine" });
     mark.append(shape("title", {}, tell(r)));
-    mark.addEventListener("click", () => choose(i, true));
+    mark.addEventListener("click", () => choose(i, "start"));
     svg.append(mark);
   });
   $("phase").replaceChildren(svg);
@@ -186,15 +186,14 @@ function draw(keep) {
   $("page").textContent = `page ${state.page + 1} of ${pages}`;
   $("body").replaceChildren(...rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map(({ row, i }) => {
     const line = element("tr", { "data-i": i, class: i === state.chosen ? "chosen" : "" }, element("td", { class: "picture" }, picture(i)), ...row.map((c) => element("td", {}, c === true ? "yes" : c === false ? "no" : short(c))));
-    line.addEventListener("click", () => choose(i));
+    line.addEventListener("click", () => choose(i, "nearest"));
     return line;
   }));
   document.querySelectorAll("#head th.sort").forEach((th, k) => { th.textContent = data.columns[k].replaceAll("_", " ") + (k === state.sort ? (state.down ? " ▾" : " ▴") : ""); });
 }
 
-function choose(i, go) {
+function choose(i, block) {
   state.chosen = i;
-  if (go) $("name").scrollIntoView();
   document.querySelectorAll("#body tr").forEach((line) => line.classList.toggle("chosen", Number(line.dataset.i) === i));
   const name = data.rows[i][0], before = data.before[i], after = data.after[i];
   $("name").textContent = `${name} ${data.rows[i][1] ?? ""}`;
@@ -207,7 +206,7 @@ function choose(i, go) {
   }
   $("downloads").replaceChildren(...buttons);
   $("after").style.display = data.after.some(Boolean) ? "" : "none";
-  try { show("before", before); show("after", after); } catch (error) { $("before").textContent = `This browser draws no 3D pictures (${error.message}).`; }
+  views3d(before, after, block);
 }
 
 fillTable("headline", ["", ...data.names, ""], data.headline.map((row, k) => [...row, data.meanings[k]]));
@@ -244,7 +243,7 @@ if (data.rows) {
   $("above").addEventListener("input", draw);
   $("back").addEventListener("click", () => { state.page--; draw(true); });
   $("next").addEventListener("click", () => { state.page++; draw(true); });
-  if (data.above.every((v) => v === null)) $("above").parentElement.remove();
+  if (data.above.every((v) => v === null)) $("above").parentElement.style.display = "none";
   if (data.phases.length) {
     data.phases.forEach((d) => $("phase-system").append(element("option", {}, `${d.elements.join("-")} (${d.crystals.length})`)));
     $("phase-system").addEventListener("change", phase);
