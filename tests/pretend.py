@@ -7,6 +7,8 @@ Within :func:`pretending`, every tensor that is made with, or moved to, the devi
   truth values, ``repeat_interleave`` without ``output_size``, ``bincount``, ``.cpu()`` ...) is counted with the line of
   this package that asked.
 
+Within ``pretending(APPLE)`` the device is ``mps``, and a tensor of it that is float64 raises :class:`Lacking`.
+
 It computes nothing differently, so results must be those of the CPU to the bit. It cannot know what the kernels of a
 real device refuse, how fast they are, or how they round.
 """
@@ -24,6 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 DEVICE = torch.device("cuda:0")
+APPLE = torch.device("mps:0")
 
 WAITS = {
     *("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__len_of_nonzero__", "nonzero", "argwhere"),
@@ -37,16 +40,28 @@ class Mixed(Exception):
     """Tensors of two devices met."""
 
 
+class Lacking(Exception):
+    """The device has no such numbers."""
+
+
 class Pretended(torch.Tensor):
     """A tensor that says that it is on the device."""
 
+    where = DEVICE
+
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        return DEVICE
+        return self.where
 
     @property
     def is_cuda(self) -> bool:  # type: ignore[override]
-        return True
+        return self.where.type == "cuda"
+
+
+class PretendedApple(Pretended):
+    """A tensor that says that it is on Apple's device."""
+
+    where = APPLE
 
 
 class Watch(TorchFunctionMode):
@@ -57,8 +72,9 @@ class Watch(TorchFunctionMode):
         calls: how many functions ran on the device; views and what only reads a shape are not counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = DEVICE) -> None:
         super().__init__()
+        self.device = device
         self.waits: Counter[str] = Counter()
         self.calls = 0
 
@@ -70,7 +86,7 @@ class Watch(TorchFunctionMode):
         if name == "__get__" or name.startswith("__get__"):
             owner = getattr(func, "__self__", None)
             if getattr(owner, "__name__", "") in ("device", "is_cuda") and isinstance(args[0], Pretended):
-                return DEVICE if owner.__name__ == "device" else True
+                return self.device if owner.__name__ == "device" else args[0].is_cuda
         flat = tree_flatten((args, kwargs))[0]
         # A module keeps its parameter objects when it is moved; they count as moved.
         pretended = [x for x in flat if isinstance(x, (Pretended, torch.nn.Parameter))]
@@ -83,15 +99,17 @@ class Watch(TorchFunctionMode):
             self.calls += name not in ("__get__", "size", "dim", "shape", "view", "__len__", "detach", "unsqueeze")
         elif pretended and target is not None and target.type == "cpu":
             self._wait(name)
-        args, kwargs = tree_map_only(torch.device, _on_cpu, (args, kwargs))
-        args, kwargs = tree_map_only(str, lambda s: "cpu" if s.startswith("cuda") else s, (args, kwargs))
+        args, kwargs = tree_map_only(torch.device, self._on_cpu, (args, kwargs))
+        args, kwargs = tree_map_only(str, lambda s: "cpu" if s.startswith(self.device.type) else s, (args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **kwargs)
         if name in ("cpu", "numpy", "tolist", "item"):
             return tree_map_only(Pretended, lambda x: x.as_subclass(torch.Tensor), result)
-        here = target.type == "cuda" if target is not None else bool(pretended)
+        here = target.type == self.device.type if target is not None else bool(pretended)
         if here:
-            return tree_map_only(torch.Tensor, _pretend, result)
+            return tree_map_only(torch.Tensor, self.pretend, result)
+        if target is not None:  # a parameter that went to the host is no longer the one that counts as moved
+            result = tree_map_only(torch.nn.Parameter, lambda x: x.view_as(x), result)
         return tree_map_only(Pretended, lambda x: x.as_subclass(torch.Tensor), result)
 
     def _target(self, name: str, args: Any, kwargs: Any) -> torch.device | None:
@@ -99,12 +117,14 @@ class Watch(TorchFunctionMode):
         named = kwargs.get("device")
         if named is None and name in ("to", "type_as"):
             for x in args[1:]:
-                if isinstance(x, torch.device) or (isinstance(x, str) and x in ("cpu", "cuda", "cuda:0")):
+                if isinstance(x, torch.device) or (
+                    isinstance(x, str) and x in ("cpu", self.device.type, str(self.device))
+                ):
                     named = x
                 elif isinstance(x, torch.Tensor):
                     named = x.device
         if name == "cuda":
-            named = DEVICE
+            named = self.device
         return None if named is None else torch.device(named)
 
     def _check(self, name: str, flat: list[Any]) -> None:
@@ -126,19 +146,34 @@ class Watch(TorchFunctionMode):
         elif name == "where" and len(args) == 1:
             self._wait(name)
 
+    def pretend(self, x: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device.
+
+        Raises:
+            Lacking: if Apple's device cannot hold it.
+        """
+        if self.device == APPLE and x.dtype in (torch.float64, torch.complex128):
+            raise Lacking(f"{x.dtype} of shape {tuple(x.shape)} on mps, {_line()}")
+        if isinstance(x, (Pretended, torch.nn.Parameter)):
+            return x
+        return x.as_subclass(PretendedApple if self.device == APPLE else Pretended)
+
+    def _on_cpu(self, device: torch.device) -> torch.device:
+        return torch.device("cpu") if device.type == self.device.type else device
+
     def _wait(self, name: str) -> None:
         self.waits[f"{name} {_line()}"] += 1
 
 
 @contextmanager
-def pretending() -> Iterator[Watch]:
-    """Within the block the device ``cuda`` exists."""
-    watch, before = Watch(), torch.autograd.Function.__dict__["apply"]  # a class method, of Python or (2.14) of C
+def pretending(device: torch.device = DEVICE) -> Iterator[Watch]:
+    """Within the block the device ``cuda``, or that of :data:`APPLE`, exists."""
+    watch, before = Watch(device), torch.autograd.Function.__dict__["apply"]  # a class method, of Python or (2.14) of C
 
     def applied(cls: Any, *args: Any, **kwargs: Any) -> Any:
         result = before.__get__(None, cls)(*args, **kwargs)
         here = any(isinstance(x, Pretended) for x in tree_flatten((args, kwargs))[0])
-        return tree_map_only(torch.Tensor, _pretend, result) if here else result
+        return tree_map_only(torch.Tensor, watch.pretend, result) if here else result
 
     torch.autograd.Function.apply = classmethod(applied)  # type: ignore[assignment, method-assign]
     try:
@@ -146,18 +181,6 @@ def pretending() -> Iterator[Watch]:
             yield watch
     finally:
         torch.autograd.Function.apply = before  # type: ignore[method-assign]
-
-
-def _pretend(x: torch.Tensor) -> torch.Tensor:
-    if isinstance(x, Pretended):
-        return x
-    if isinstance(x, torch.nn.Parameter):
-        return x
-    return x.as_subclass(Pretended)
-
-
-def _on_cpu(device: torch.device) -> torch.device:
-    return torch.device("cpu") if device.type == "cuda" else device
 
 
 def _line() -> str:

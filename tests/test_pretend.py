@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import random_batch
-from tests.pretend import DEVICE, Mixed, Pretended, Watch, pretending
+from tests.pretend import APPLE, DEVICE, Lacking, Mixed, Pretended, Watch, pretending
 from torch import Tensor
 
 import crystalsmith
@@ -59,6 +59,74 @@ def test_generation(name: str, conditional: Path) -> None:
         assert torch.equal(found, getattr(on_cpu, field))
     assert watch.calls > 100
     seldom(watch, 2 * STEPS)
+
+
+RULES: dict[str, dict[str, Any]] = REQUESTS | {
+    "a formula": {"formula": "LiCoO2"},
+    "elements": {"chemical_system": "Li-Fe-O", "require_all": True, "space_group": "free"},
+    "guided": {"properties": {"band_gap": 1.0}, "guidance": 2.0, "space_group": "free"},
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_generation_on_a_device_without_float64(name: str, conditional: Path) -> None:
+    """On Apple's device the network runs in float32; all else stays on the host, where float64 is."""
+    model = crystalsmith.load(conditional, device="cpu", precision="float32").model
+    on_cpu = crystals(model, RULES[name], torch.device("cpu"))
+    with pretending(APPLE) as watch:
+        model.network.to(APPLE)
+        on_device = crystals(model, RULES[name], APPLE)
+    for field in ("frac_coords", "cell", "atomic_numbers", "num_atoms"):
+        assert torch.equal(getattr(on_device, field), getattr(on_cpu, field))
+    assert watch.calls > 100
+    assert not any("float64" in line for line in watch.waits)
+
+
+@pytest.mark.parametrize("name", ["context", "transformer"])
+def test_other_networks_on_a_device_without_float64(name: str) -> None:
+    from crystalsmith.network.hosted import HostedDenoiser
+    from crystalsmith.network.registry import PRESETS, build_network
+
+    torch.manual_seed(0)
+    network = build_network(PRESETS["tiny" if name == "context" else "transformer-tiny"]).eval()
+    batch, t = random_batch([3, 5, 4], dtype=torch.float32), torch.tensor([0.2, 0.5, 0.9])
+    with torch.no_grad():
+        expected = network(batch, t, None)
+        with pretending(APPLE) as watch:
+            network.to(APPLE)
+            found = HostedDenoiser(network, APPLE)(batch, t)
+    assert watch.calls > 100
+    for field in ("frac_coords", "cell", "species_logits"):
+        assert not isinstance(getattr(found, field), Pretended)
+        assert torch.equal(getattr(found, field), getattr(expected, field))
+
+
+def test_the_pretended_device_of_apple_refuses_float64() -> None:
+    with pretending(APPLE):
+        here = torch.ones(3, device="mps")
+        assert here.device == APPLE
+        assert not here.is_cuda
+        for wide in (here.double, lambda: torch.zeros(2, dtype=torch.float64, device="mps")):
+            with pytest.raises(Lacking):
+                wide()
+        assert here.cpu().double().dtype == torch.float64
+
+
+def test_what_does_not_run_on_apple_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crystalsmith.errors import InputError
+    from crystalsmith.generation.device import choose_device, choose_precision
+
+    with pytest.raises(InputError, match="only generate runs there"):
+        choose_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(InputError, match="not on this machine"):
+        choose_device("mps", apple=True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    place = choose_device("mps", apple=True)
+    assert choose_device("auto").type != "mps"
+    assert choose_precision("auto", place) == "float32"
+    with pytest.raises(InputError, match="bf16 does not run on mps"):
+        choose_precision("bf16", place)
 
 
 def test_a_training_step(untrained: Path) -> None:

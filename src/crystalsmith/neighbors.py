@@ -12,7 +12,7 @@ depends on the order of the atoms; an atom can have more than ``max_neighbors`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -60,6 +60,10 @@ class EdgeTable:
     def shape(self) -> tuple[int, int]:
         """(N, width) of the padded table."""
         return self.mask.shape[0], self.mask.shape[1]
+
+    def to(self, device: torch.device) -> EdgeTable:
+        """The table on another device."""
+        return EdgeTable(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
     def repeat(self, copies: int) -> EdgeTable:
         """The table of a batch in which the same crystals stand ``copies`` times (``CrystalBatch.repeat``)."""

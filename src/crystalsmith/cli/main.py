@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -102,4 +103,8 @@ def main() -> None:
     # shapes of its own, so that 2,000 crystals took a gigabyte.
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
         os.environ.setdefault(name, "64")
+    if (
+        sys.platform == "darwin"
+    ):  # what torch lacks on Apple's device runs on the processor; read when torch is imported
+        os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     app()

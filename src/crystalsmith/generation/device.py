@@ -22,11 +22,15 @@ _CPU_FLOPS_PER_CORE = 4e10
 """Sustained float32 rate of one core (measured: 100 GFLOP/s on two), for the estimate of a batch's duration only."""
 
 _SECONDS_PER_BATCH = 60.0
-_MAX_BATCH = {"cpu": 32, "cuda": 512}
+_MAX_BATCH = {"cpu": 32, "cuda": 512, "mps": 128}
 
 
-def choose_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1`` and so on.
+def choose_device(name: str, apple: bool = False) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` and so on; ``auto`` never takes ``mps``.
+
+    Args:
+        name: as the user wrote it.
+        apple: whether what is to run there can do without float64, which ``mps`` lacks.
 
     Raises:
         InputError: if the machine lacks it.
@@ -37,6 +41,12 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"--device {name!r} is not a device; write auto, cpu, cuda or cuda:0.") from None
+    if device.type == "mps":
+        if not apple:
+            raise InputError(f"--device {name}: only generate runs there, for the rest needs float64; write cpu.")
+        if not torch.backends.mps.is_available():
+            raise InputError(f"--device {name} is not on this machine, or its macOS is too old; try --device cpu.")
+        return device
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name} is not supported; write auto, cpu, cuda or cuda:0.")
     if device.type == "cuda":
@@ -46,6 +56,14 @@ def choose_device(name: str) -> torch.device:
                 f"--device {name} is not on this machine, which has {count} CUDA devices; try --device cpu."
             )
     return device
+
+
+def host_of(device: torch.device) -> torch.device:
+    """Where crystals and noise live while the network runs on a device: there, or on the CPU beside ``mps``.
+
+    Random numbers, rules on elements and symmetry are float64 in places, and cost little beside the network.
+    """
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
@@ -71,6 +89,10 @@ def choose_precision(name: str, device: torch.device) -> str:
     """
     if name not in PRECISIONS:
         raise InputError(f"--precision {name!r} is unknown; choose one of {', '.join(PRECISIONS)}.")
+    if device.type == "mps":
+        if name == "bf16":
+            raise InputError("--precision bf16 does not run on mps; leave it out, or write --device cpu.")
+        return "float32"
     if name != "auto":
         return name
     return "bf16" if _fast_bf16(device) else "float32"

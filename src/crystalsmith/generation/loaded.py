@@ -40,7 +40,7 @@ def load(model: str | Path, *, device: str = "auto", precision: str = "auto") ->
     from crystalsmith.checkpoints.store import weights_sha256
     from crystalsmith.generation.device import choose_device, choose_precision
 
-    place = choose_device(device)
+    place = choose_device(device, apple=True)
     found = load_model(model)
     return LoadedModel(
         found, str(model), weights_sha256(find_model(model)), str(place), choose_precision(precision, place)

@@ -313,7 +313,7 @@ def _own_device(options: Options) -> torch.device:
     """The device that speaks for the run: where others make the crystals, the first of theirs; all must be there."""
     if options.engine.is_ray:
         return torch.device("cpu")
-    first, *_ = [choose_device(name) for name in options.engine.devices or (options.device,)]
+    first, *_ = [choose_device(name, apple=True) for name in options.engine.devices or (options.device,)]
     return first
 
 

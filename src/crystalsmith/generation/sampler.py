@@ -20,13 +20,14 @@ from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
 from crystalsmith.generation.choosing import Make, chosen
 from crystalsmith.generation.describe import Crystal
-from crystalsmith.generation.device import is_out_of_memory
+from crystalsmith.generation.device import host_of, is_out_of_memory
 from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.request import Request
 from crystalsmith.generation.sampling import Sampling
 from crystalsmith.generation.setting import follow, noise_of, set_up
 from crystalsmith.generation.trajectory import Recorder
+from crystalsmith.network.hosted import HostedDenoiser
 
 if TYPE_CHECKING:
     from crystalsmith.checkpoints.model import Model
@@ -155,8 +156,17 @@ class Maker:
 
     def _denoiser(self) -> Denoiser:
         if not self.compiled:
-            return self.model.denoiser
+            return denoiser_on(self.model, self.device)
+        if self.device.type == "mps":
+            raise InputError("--compile does not run on mps; leave it out.")
         return _compiled(self.model, self.request, self.span, self.batch_size)
+
+
+def denoiser_on(model: Model, device: torch.device) -> Denoiser:
+    """The model's denoiser for tensors of :func:`host_of` its device."""
+    if host_of(device) == device:
+        return model.denoiser
+    return model.process.precondition(HostedDenoiser(model.network, device))
 
 
 def sample_batch(
@@ -174,8 +184,8 @@ def sample_batch(
     network returned a number that is not finite comes back as NaN, without harm to the others. ``denoiser`` stands in
     for the model's own, which it must equal.
     """
+    denoiser, device = denoiser or denoiser_on(model, device), host_of(device)
     noise = noise_of(plans, device)
-    denoiser = denoiser or model.denoiser
     if sampling.precision == "bf16":
         denoiser = _autocast(denoiser, device)
     guided = follow(denoiser, model, sampling, plans, device)

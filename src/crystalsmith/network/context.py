@@ -59,8 +59,10 @@ def _in_double(mlp: nn.Sequential, x: Tensor) -> Tensor:
     first, activation, last = mlp
     assert isinstance(first, nn.Linear)
     assert isinstance(last, nn.Linear)
-    hidden = activation(F.linear(x.double(), first.weight.double(), first.bias.double()))
-    return F.linear(hidden, last.weight.double(), last.bias.double()).to(x.dtype)
+    # Apple's device has no float64: these few rows go to the host and back.
+    there = torch.device("cpu") if x.device.type == "mps" else x.device
+    values, w1, b1, w2, b2 = (y.to(there).double() for y in (x, first.weight, first.bias, last.weight, last.bias))
+    return F.linear(activation(F.linear(values, w1, b1)), w2, b2).to(x.dtype).to(x.device)
 
 
 def _mlp(fan_in: int, width: int, fan_out: int) -> nn.Sequential:
