@@ -63,6 +63,8 @@ def test_the_command_measures_a_model(tmp_path: Path):
         forward, train = row["forward"], row["train"]
         # A backward pass multiplies twice for each product of the forward pass, less the gradient of the inputs.
         assert 2 * forward["gflop"] < train["gflop"] <= 3 * forward["gflop"]
+        # Processor time of a process with one thread; the clocks tick in steps of their own.
+        assert 0 < forward["processor_seconds"] <= 1.5 * torch.get_num_threads() * forward["seconds"] + 0.02
         assert forward["share_of_floor"] == pytest.approx(forward["products_s"] / forward["seconds"])
     start = figures["start_up"]
     assert start["total_s"] > start["import_s"] + start["load_s"] + start["first_step_s"] > 0

@@ -191,6 +191,20 @@ def test_the_automatic_batch_is_a_power_of_two_and_no_larger_than_needed(model):
     assert slow < choose_batch_size(model, make_request(model, num=1000, steps=10), 2, CPU)
 
 
+def test_the_automatic_batch_is_larger_where_products_are_faster():
+    """A bundled model at its own number of steps, on one thread: a minute holds more crystals in bf16."""
+    bundled, threads = load_model("mp20-small"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sizes = {
+            precision: choose_batch_size(bundled, make_request(bundled, num=256, precision=precision), 2, CPU)
+            for precision in ("float32", "bf16")
+        }
+    finally:
+        torch.set_num_threads(threads)
+    assert sizes["bf16"] >= 2 * sizes["float32"] >= 16
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu", "mps"])
 def test_a_device_that_is_not_there_is_refused(name):
     with pytest.raises(InputError, match="--device"):

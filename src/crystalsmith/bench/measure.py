@@ -19,14 +19,20 @@ _COPIED = 1 << 27  # bytes, far beyond the caches
 
 def median_seconds(function: Callable[[], Any], repeats: int, device: torch.device) -> float:
     """Median wall time of ``function`` after one warm-up call."""
+    return wall_and_processor(function, repeats, device)[0]
+
+
+def wall_and_processor(function: Callable[[], Any], repeats: int, device: torch.device) -> tuple[float, float]:
+    """Median wall time, and median processor time of all threads, which a busy machine changes little."""
     times = []
     for _ in range(repeats + 1):
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+        times.append((time.perf_counter() - start, time.process_time() - used))
+    wall, processor = zip(*times[1:], strict=True)
+    return statistics.median(wall), statistics.median(processor)
 
 
 def product_rate(width: int, rows: int, dtype: torch.dtype, device: torch.device) -> float:

@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from crystalsmith.bench.measure import bandwidth, count_work, median_seconds, peak_memory, product_rate, reset_peak
+from crystalsmith.bench.measure import (
+    bandwidth,
+    count_work,
+    median_seconds,
+    peak_memory,
+    product_rate,
+    reset_peak,
+    wall_and_processor,
+)
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.diffusion.noise import GlobalNoise
@@ -107,9 +115,10 @@ def _timed(
 ) -> dict[str, float]:
     reset_peak(device)
     operations, touched = count_work(function)
-    seconds = median_seconds(function, repeats, device)
+    seconds, processor = wall_and_processor(function, repeats, device)
     return {
         "seconds": seconds,
+        "processor_seconds": processor,
         "gflop": operations / 1e9,
         "products_s": operations / rate,
         "share_of_floor": operations / rate / seconds,

@@ -62,13 +62,14 @@ def table(result: dict[str, Any]) -> list[str]:
             f"generation  {g['crystals']} crystals, {g['evaluations']} evaluations: {g['seconds_per_crystal']:.2f} s "
             f"per crystal, {1e3 * g['step_s']:.0f} ms a step, files {1e3 * g['writing_s'] / g['crystals']:.1f} ms each"
         )
-    lines.append(f"{'':22}{'ms':>9}{'GFLOP':>9}{'of floor':>10}{'crystals/s':>12}{'peak GB':>9}")
+    lines.append(f"{'':22}{'ms':>9}{'cpu ms':>9}{'GFLOP':>9}{'of floor':>10}{'crystals/s':>12}{'peak GB':>9}")
     for n in result["network"]:
         for name in ("forward", "train"):
             if name in n:
                 r = n[name]
                 lines.append(
-                    f"{name + ' ' + n['precision']:16}{n['crystals']:>5} {1e3 * r['seconds']:>9.1f}{r['gflop']:>9.1f}"
+                    f"{name + ' ' + n['precision']:16}{n['crystals']:>5} {1e3 * r['seconds']:>9.1f}"
+                    f"{1e3 * r['processor_seconds']:>9.1f}{r['gflop']:>9.1f}"
                     f"{r['share_of_floor']:>10.2f}{r['crystals_per_second']:>12.1f}{r['peak_memory_gb']:>9.2f}"
                 )
         if "edges" in n:
