@@ -156,6 +156,20 @@ if __name__ == "__main__":
 """
 
 
+BARE = """
+print("once")
+from operator import neg
+from crystalsmith.engine.run import Engine, in_order
+print(list(in_order(neg, range(3), Engine(2))), __file__[-9:])
+"""
+
+
+def test_a_script_without_a_guard_uses_processes_and_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(BARE)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("once\n[0, -1, -2] script.py\n", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of a POSIX system")
 @pytest.mark.parametrize(("place", "how"), [("main", "kill"), ("thread", "kill"), ("main", "terminate"), ("main", "c")])
 def test_workers_end_with_their_parent(tmp_path: Path, place: str, how: str) -> None:

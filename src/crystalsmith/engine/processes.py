@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -71,6 +72,8 @@ class Processes:
         self._taken: set[int] = set()
         self._failures: Counter[int] = Counter()
         self._reason = ""
+        # A process that needs nothing of the user's script does not run it again, so that no script needs a guard.
+        self._needs_script = b"__main__" in pickle.dumps((begin, arguments))
 
     def capacity(self) -> int:
         """How many processes there may be.
@@ -106,7 +109,8 @@ class Processes:
         ours, theirs = context.Pipe()
         alone = threading.current_thread() is threading.main_thread()
         process = context.Process(target=_serve, args=(theirs, alone, self.begin, arguments), daemon=True)
-        with _interrupts_held(), threads(self.threads):
+        script = contextlib.nullcontext() if self._needs_script else _script_hidden()
+        with _interrupts_held(), threads(self.threads), script:
             process.start()
         theirs.close()
         return _Worker(process, ours, place)
@@ -207,6 +211,19 @@ def _end_with_parent(from_main: bool) -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
         if os.getppid() != parent.pid:
             os._exit(1)
+
+
+@contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Let the main module look like that of a prompt, which a new process has no file to run again of."""
+    main = vars(sys.modules["__main__"])
+    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    main.pop("__file__", None)
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(kept)
 
 
 @contextmanager
