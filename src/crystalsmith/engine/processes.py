@@ -217,7 +217,7 @@ def _end_with_parent(from_main: bool) -> None:
 def _script_hidden() -> Iterator[None]:
     """Let the main module look like that of a prompt, which a new process has no file to run again of."""
     main = vars(sys.modules["__main__"])
-    kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+    kept: dict[str, Any] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
     main.pop("__file__", None)
     main["__spec__"] = None
     try:

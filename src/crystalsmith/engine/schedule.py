@@ -215,7 +215,7 @@ class _Schedule:
             if self.died >= self.backend.deaths:
                 raise InputError(
                     "The worker processes end before they begin; the machine may be short of memory (use fewer "
-                    "--jobs), or a script calls this outside 'if __name__ == \"__main__\":'."
+                    "--jobs), or a script hands workers a function of its own outside 'if __name__ == \"__main__\":'."
                 )
         if task is None:
             return None
