@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from crystalsmith.engine.limits import threads
@@ -73,7 +73,7 @@ class Processes:
         self._failures: Counter[int] = Counter()
         self._reason = ""
         # A process that needs nothing of the user's script does not run it again, so that no script needs a guard.
-        self._needs_script = b"__main__" in pickle.dumps((begin, arguments))
+        self._needs_script = b"__main__" in bytes(ForkingPickler.dumps((begin, arguments)))
 
     def capacity(self) -> int:
         """How many processes there may be.
