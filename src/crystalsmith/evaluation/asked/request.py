@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.asked.measures import Predictor, Value, how_measured, measure, why_not
+from crystalsmith.evaluation.asked.measures import OF_ENERGIES, Predictor, Value, how_measured, measure, why_not
 from crystalsmith.evaluation.asked.requirements import Requirement, check_requirements, judge_requirements, sun_is_known
 from crystalsmith.evaluation.asked.targets import PREFIX, Asked, hits, judge_targets, read_targets
 from crystalsmith.evaluation.judged import Judged
@@ -108,7 +108,9 @@ def judge_request(
     for asked in targets:
         how = how_measured(asked.name, relaxed, potential, used)
         if not any(asked.name in c.measured for c in crystals):
-            missing[f"target {asked.column}"] = "no crystal could be measured" if how else why_not(asked.name)
+            missing[f"target {asked.column}"] = (
+                "no crystal could be measured" if how and asked.name not in OF_ENERGIES else why_not(asked.name)
+            )
             continue
         found[asked.name] = {"measured_by": how, **judge_targets(crystals, asked, free, relaxed)}
         charts.append(_chart(asked, found[asked.name], crystals, free))
