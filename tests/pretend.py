@@ -85,8 +85,9 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if name == "__get__" or name.startswith("__get__"):
             owner = getattr(func, "__self__", None)
-            if getattr(owner, "__name__", "") in ("device", "is_cuda") and isinstance(args[0], Pretended):
-                return self.device if owner.__name__ == "device" else args[0].is_cuda
+            asked = getattr(owner, "__name__", "")
+            if asked in ("device", "is_cuda") and isinstance(args[0], (Pretended, torch.nn.Parameter)):
+                return self.device if asked == "device" else self.device.type == "cuda"
         flat = tree_flatten((args, kwargs))[0]
         # A module keeps its parameter objects when it is moved; they count as moved.
         pretended = [x for x in flat if isinstance(x, (Pretended, torch.nn.Parameter))]

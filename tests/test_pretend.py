@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import random_batch
@@ -155,6 +156,70 @@ def test_a_training_step(untrained: Path) -> None:
         (p for p in model.network.parameters() if p.grad is not None), gradients, strict=True
     ):
         assert torch.equal(parameter.grad.as_subclass(Tensor), gradient)  # type: ignore[union-attr]
+
+
+def test_a_predictor() -> None:
+    """Its neighbours, and the numbers that come back, are all that the host waits for."""
+    from tests.evaluation.conftest import CRYSTALS
+
+    from crystalsmith.checkpoints.predictor import load_predictor
+
+    predictor = load_predictor("energy-above-hull")
+    asked = [(frac, cell, np.array(numbers)) for frac, cell, numbers in (CRYSTALS[name] for name in ("nacl", "cscl"))]
+    expected = predictor(asked)
+    with pretending() as watch:
+        predictor.network.to(DEVICE)
+        found = predictor(asked)
+    assert found == expected
+    assert watch.calls > 100
+    here = sum(count for line, count in watch.waits.items() if "neighbors.py" in line)
+    assert 0 < here <= PER_EVALUATION, watch.waits
+    assert sum(watch.waits.values()) - here <= 2, watch.waits
+
+
+PER_STEP = 6
+"""Waits of one step of relaxing a batch, beside those of the potential's neighbours."""
+
+
+def test_relaxation_in_batches() -> None:
+    from tests.evaluation.lennard_jones import LennardJones
+    from tests.evaluation.test_batch_relaxation import SETTINGS, crystal, relaxed
+
+    crystals = [crystal(k, 1 + k % 3) for k in range(4)]
+    expected = relaxed(crystals)
+    potential = LennardJones()
+    with pretending() as watch:
+        potential.device = DEVICE
+        found = relaxed(crystals, SETTINGS, potential)
+    for name, alone in expected.items():
+        assert (found[name].failure, found[name].steps, found[name].energy) == ("", alone.steps, alone.energy)
+        assert not isinstance(found[name].energy, Pretended)
+    evaluations = len(potential.sizes)
+    here = sum(count for line, count in watch.waits.items() if "neighbors.py" in line)
+    assert 0 < here <= PER_EVALUATION * evaluations
+    assert sum(watch.waits.values()) - here <= PER_STEP * evaluations, watch.waits
+
+
+def test_the_bench(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crystalsmith.bench.network import network_speed
+
+    class OnHost(torch.Generator):
+        def __new__(cls, device: Any = "cpu") -> OnHost:
+            return super().__new__(cls)
+
+    monkeypatch.setattr(torch, "Generator", OnHost)
+    for name in ("synchronize", "reset_peak_memory_stats", "max_memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+
+    model = crystalsmith.load(untrained, device="cpu", precision="float32").model
+    rates = {"product_gflops_float32": 50.0, "bandwidth_gb_per_s": 20.0}
+    on_cpu = network_speed(model, 2, "float32", torch.device("cpu"), rates, 1, True)
+    with pretending() as watch:
+        model.network.to(DEVICE)
+        on_device = network_speed(model, 2, "float32", DEVICE, rates, 1, True)
+    assert watch.calls > 100
+    assert on_device["edges"] == on_cpu["edges"]
+    assert on_device["forward"]["gflop"] == on_cpu["forward"]["gflop"]
 
 
 def test_the_watch_sees_what_it_must() -> None:

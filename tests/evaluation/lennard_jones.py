@@ -22,7 +22,9 @@ class LennardJones:
     def evaluate(self, batch: CrystalBatch) -> Evaluated:
         self.sizes.append(len(batch))
         edges = build_edges(batch, self.cutoff, 10**9, max_images=10**9)
-        sigma = torch.tensor([SIGMA[int(z)] for z in batch.atomic_numbers], dtype=torch.float64)
+        sigma = torch.tensor([SIGMA[z] for z in batch.atomic_numbers.tolist()], dtype=torch.float64).to(
+            batch.cell.device
+        )
         mean = 0.5 * (sigma[edges.target] + sigma[edges.source])
         energy, slope = pair(edges.distance, mean)
         if self.smooth:
