@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from crystalsmith.engine.run import Engine, in_order, run
+from crystalsmith.errors import InputError
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'crystalsmith[ray]')")
 pytestmark = pytest.mark.slow
@@ -25,8 +26,14 @@ def die_once(mark, task):
     return task
 
 
+def kill_itself(task):
+    os._exit(9)
+
+
 def misbehave():
     def job(task):
+        if task == "die":
+            os._exit(9)
         if task == "raise":
             raise KeyError("no such thing")
         return task * 2
@@ -53,3 +60,13 @@ def test_results_are_those_of_this_machine(address, tmp_path) -> None:
     assert mark.exists()
     ends = {end.number: end for end in run(misbehave, ["a", "raise", "b"], engine)}
     assert [(ends[k].status, ends[k].value) for k in range(3)] == [("", "aa"), ("crashed", None), ("", "bb")]
+
+
+def test_a_task_that_loses_every_worker_is_named_and_the_others_are_done(address) -> None:
+    """A task that kills its process (as for want of memory) may not keep the run from its end."""
+    ends = {end.number: end for end in run(misbehave, ["a", "die", "b", "c"], Engine(0, "ray", address))}
+    assert [(ends[k].status, ends[k].value) for k in range(4)] == [("", "aa"), ("crashed", None), ("", "bb"), ("", "cc")]
+    assert "worker or its node was lost" in ends[1].detail
+    assert not ends[1].raised
+    with pytest.raises(InputError, match="lost twice with the same work"):
+        list(in_order(kill_itself, range(3), Engine(0, "ray", address)))
