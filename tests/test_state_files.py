@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,41 @@ def test_arrays_of_a_reference(reference, name) -> None:
             assert told(lambda: use_reference(reference))
     finally:
         np.save(file, array)
+
+
+HEADERS = [
+    "{'descr': '<f8', 'shape': (3,",
+    "('" * 50,
+    "{'descr': [(1, 2)], 'fortran_order': False, 'shape': (3,), }",
+    "(" * 5000,
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_damaged_header_of_an_array_is_one_sentence(reference, dataset_folder, header) -> None:
+    """NumPy parses it as Python text, which fails in more ways than a wrong value."""
+    from crystalsmith.data.dataset import CrystalDataset
+    from crystalsmith.data.sites import FILE, find_sites, open_sites
+
+    text = header.encode() + b"\n"
+    broken = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
+    file = reference / "cell.npy"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(broken)
+        assert told(lambda: use_reference(reference))
+    finally:
+        file.write_bytes(whole)
+    dataset = CrystalDataset.open(dataset_folder)
+    find_sites(dataset, jobs=1)
+    with zipfile.ZipFile(dataset_folder / FILE) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(dataset_folder / FILE, "w") as archive:
+        for name in parts:
+            archive.writestr(name, broken)
+    assert told(lambda: open_sites(dataset))
+    (dataset_folder / "cell.npy").write_bytes(broken)
+    assert told(lambda: CrystalDataset.open(dataset_folder).batch([0]))
 
 
 def test_manifest_of_a_data_set(dataset_folder) -> None:

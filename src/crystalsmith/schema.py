@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 import stat
+import tokenize
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,10 @@ MAX_DEPTH = 40
 
 MAX_DIGITS = 40
 """Digits of a whole number in a file."""
+
+
+NO_ARRAY = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, MemoryError, RecursionError)
+"""What ``np.load`` raises of a damaged file: NumPy reads the header as Python's text of a literal."""
 
 
 class Misfit(Exception):

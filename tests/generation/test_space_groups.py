@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import csv
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -174,6 +175,54 @@ def test_the_orbits_of_a_known_crystal(model, tmp_path) -> None:
         assert one.template.number == 221
         assert sorted(one.sizes) == [1, 1, 3]
         assert 8 in numbers
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "predictor_corrector,remask=1"])
+def test_elements_in_place_of_those_of_a_template(model, tmp_path, solver) -> None:
+    """Barium stands where strontium stood, half a face diagonal from oxygen; the other place is open."""
+    from pymatgen.core import Lattice, Structure
+
+    places = [[0, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]
+    crystal = Structure.from_spacegroup("Pm-3m", Lattice.cubic(3.905), ["Sr", "Ti", "O"], places)
+    crystal.to(filename=str(tmp_path / "known.cif"))
+    asked = {"templates": str(tmp_path / "known.cif"), "template_elements": {"Sr": "Ba", "O": "O"}}
+    request, made = crystals(model, 8, solver=solver, **asked)
+    open_ones = set()
+    for frac, _, numbers in made:
+        assert sorted(numbers.tolist()).count(8) >= 3
+        barium = frac[numbers == 56][0]
+        offsets = np.abs((frac[numbers == 8] - barium + 0.25) % 1.0 - 0.25)
+        assert (np.isclose(offsets, 0.5, atol=1e-3).sum(-1) == 2).sum() == 3
+        rest = sorted(numbers.tolist())
+        for z in (8, 8, 8, 56):
+            rest.remove(z)
+        open_ones.add(rest[0])
+    assert len(open_ones) > 1
+    again = Request.from_dict(json.loads(json.dumps(request.to_dict())))
+    assert again.plans(range(8)) == request.plans(range(8))
+    assert Plan.from_dict(json.loads(json.dumps(request.plan(3).to_dict()))) == request.plan(3)
+    written = make_request(model, num=1, steering=Steering(**asked | {"template_elements": "O=O, Sr=Ba"}))
+    assert written.space_groups == request.space_groups
+
+
+def test_elements_that_no_template_can_take_are_refused(model, tmp_path) -> None:
+    from pymatgen.core import Lattice, Structure
+
+    salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    salt.to(filename=str(tmp_path / "salt.cif"))
+    known = {"templates": str(tmp_path / "salt.cif")}
+    for wrong, sentence in (
+        ({"template_elements": "Na=K"}, "give that crystal as --templates"),
+        (known | {"template_elements": "O=S"}, "holds Na, Cl|holds Cl, Na"),
+        (known | {"template_elements": "Na"}, "is not understood"),
+        (known | {"template_elements": "Na=K,Na=Li"}, "each once"),
+        (known | {"template_elements": "Na=Xx"}, "--template-elements"),
+        (known | {"template_elements": "Na=K", "deny": "K"}, "ruled out"),
+        (known | {"template_elements": "Na=K", "formula": "KCl"}, "leave --template-elements or --formula out"),
+        (known | {"template_elements": "Na=K", "require": "F,Br"}, "2 further elements are required|No known crystal"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            make_request(model, num=1, steering=Steering(**wrong))
 
 
 def test_a_target_space_group_is_kept(conditional) -> None:

@@ -157,6 +157,14 @@ def generate(
             rich_help_panel=SYMMETRY,
         ),
     ] = None,
+    template_elements: Annotated[
+        str | None,
+        typer.Option(
+            metavar="Sr=Ba,O=O",
+            help="What stands in place of the elements of the crystal in --templates; the other orbits are open.",
+            rich_help_panel=SYMMETRY,
+        ),
+    ] = None,
     start_from: Annotated[
         Path | None,
         typer.Option(
@@ -289,6 +297,7 @@ def generate(
         limit=limit,
         space_group=space_group,
         templates=None if templates is None else str(templates),
+        template_elements=template_elements,
         start_from=None if start_from is None else str(start_from),
         strength=strength,
         fix_sites=fix_sites,

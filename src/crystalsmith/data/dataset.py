@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from crystalsmith.errors import InputError
 from crystalsmith.files import sha256_of
-from crystalsmith.schema import Items, Map, Number, Record, Text, check, read_json, whole
+from crystalsmith.schema import NO_ARRAY, Items, Map, Number, Record, Text, check, read_json, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,7 @@ class CrystalDataset:
             array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise InputError(f"{file} is missing; prepare the data set again.") from None
-        except (ValueError, OSError, EOFError) as error:
+        except NO_ARRAY as error:
             raise InputError(f"{file} is truncated or damaged; prepare the data set again.") from error
         if dtype is not None and array.dtype != dtype:
             raise InputError(f"{file} holds {array.dtype} instead of {np.dtype(dtype)}; prepare the data set again.")

@@ -19,6 +19,7 @@ from crystalsmith.engine.run import Engine, in_order
 from crystalsmith.errors import InputError, brief
 from crystalsmith.files import replace_text, replacing
 from crystalsmith.locks import locked
+from crystalsmith.schema import NO_ARRAY
 
 if TYPE_CHECKING:
     from crystalsmith.symmetry.wyckoff import Arranged
@@ -95,7 +96,7 @@ def open_sites(dataset: Any) -> SiteTable:
         raise InputError(
             f"{path.parent} does not hold the symmetry of its crystals; run 'crystalsmith data symmetry {path.parent}'."
         ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (*NO_ARRAY, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise InputError(f"{path} is damaged ({brief(error)}); run 'crystalsmith data symmetry' again.") from None
     if not np.array_equal(table.offsets, dataset.offsets):
         raise InputError(f"{path} is of other data; run 'crystalsmith data symmetry' again.")

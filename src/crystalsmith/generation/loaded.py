@@ -94,6 +94,7 @@ class LoadedModel:
         limit: int | None = None,
         space_group: str | int | Sequence[int] | None = None,
         templates: str | Path | None = None,
+        template_elements: str | Mapping[str, str] | None = None,
         start_from: str | Path | StructureLike | Sequence[StructureLike] | None = None,
         strength: float | None = None,
         fix_sites: str | Sequence[int] | None = None,
@@ -138,6 +139,8 @@ class LoadedModel:
             limit: only so many of the compositions.
             space_group: kept exactly: ``225``, ``"Fm-3m"``, ``"195-230"``, ``"cubic"``, ``"any"`` or ``"free"``.
             templates: file of Wyckoff templates, or of crystals whose own are taken.
+            template_elements: what stands in place of the elements of such a crystal, ``"Sr=Ba,O=O"`` or a mapping; the
+                other orbits are open.
             start_from: a crystal to start from, or several, taken in turn: pymatgen, ASE or a file.
             strength: how far it is noised, up to 1.
             fix_sites: keep positions and elements of these sites, counted from 0.
@@ -180,6 +183,7 @@ class LoadedModel:
                 limit=limit,
                 space_group=space_group,
                 templates=None if templates is None else str(templates),
+                template_elements=template_elements,
                 start_from=_start(start_from),
                 strength=strength,
                 fix_sites=fix_sites,

@@ -22,9 +22,16 @@ from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.plans.start import started
 from crystalsmith.generation.plans.units import with_units
 from crystalsmith.generation.request import Request
-from crystalsmith.generation.rules import Rules, fit_sizes, make_rules, parse_preference
+from crystalsmith.generation.rules import (
+    Rules,
+    fit_sizes,
+    keeping,
+    make_rules,
+    parse_preference,
+    parse_template_elements,
+)
 from crystalsmith.generation.setting import batch_of, bounds_of, given_of, sizes_of
-from crystalsmith.generation.space_groups import make_space_groups
+from crystalsmith.generation.space_groups import check_template_elements, make_space_groups
 from crystalsmith.generation.start import Starts, make_starts
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
@@ -89,7 +96,9 @@ def make_request(
         rules, start, histogram = None, None, compositions.histogram()
     if start is not None and start.strength < 1.0 and not start.redecorate:
         own_settings.pop("remask", None)  # it would forget the elements of the crystal
-    groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates)
+    instead = parse_template_elements(steering.template_elements)
+    check_template_elements(instead, steering.templates)
+    groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates, instead)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
     choosing = make_choosing(steering.novel_to, steering.select, steering.selector)
     prefer = parse_preference(steering.prefer)
@@ -201,6 +210,15 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
         raise InputError(f"{name} and --start-from exclude one another; leave one of them out.")
     if request.solver == "published":
         raise InputError("--solver published does not keep a space group; choose another solver.")
+    assert request.space_groups is not None
+    for template in request.space_groups.templates.counts if request.space_groups.elements else ():
+        held = request.space_groups.held(template)
+        needed = set(request.rules.required if request.rules else ()) - set(held)
+        if len(needed) > held.count(0):
+            raise InputError(
+                f"Beside --template-elements the template has {held.count(0)} orbits, but {len(needed)} further "
+                "elements are required; require fewer or leave more orbits open."
+            )
     period = 1
     if request.compositions is not None:
         period = sum(len(units) for units in request.compositions.units)
@@ -242,6 +260,7 @@ def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions |
         "start_from",
     )
     names += ("deny_list", "max_hhi", "prefer", "strength", "fix_sites", "fix_cell", "fix_elements", "resample")
+    names += ("template_elements",)
     others = [name for name in names if getattr(wanted, name) not in (None, False, "")] + ["num_atoms"] * asked
     if found is not None and others:
         raise InputError(f"--compositions names every atom; leave --{others[0].replace('_', '-')} out.")
@@ -278,6 +297,7 @@ def _steer(
         deny_list=wanted.deny_list,
         max_hhi=wanted.max_hhi,
     )
+    rules = keeping(rules, elements, parse_template_elements(wanted.template_elements))
     if csp and start is None and (rules is None or not rules.formula):
         raise InputError(
             f"The model {model.metadata.name} predicts structures of given elements; give --formula or --compositions."

@@ -216,7 +216,11 @@ SETTINGS_SHAPE = Record(
             {"ids": Items(Text(), 1), "formulas": Items(Text(), 1), "units": Items(Items(whole(1, MAX_ATOMS), 1), 1)},
             none=True,
         ),
-        "space_groups": Record({"numbers": Items(whole(1, 230), 0, 230), "file": Text()}, none=True),
+        "space_groups": Record(
+            {"numbers": Items(whole(1, 230), 0, 230), "file": Text()},
+            {"elements": Items(Tuple((whole(1, 100), whole(1, 100))), 0, 100)},
+            none=True,
+        ),
         "sizes_asked": Flag(),
     },
 )

@@ -184,6 +184,48 @@ def _supplied(cap: float) -> set[int]:
     return {z for z, value in enumerate(score.tolist(), start=1) if value <= cap}
 
 
+def parse_template_elements(text: str | Mapping[str, str] | None) -> tuple[tuple[int, int], ...]:
+    """An element of the template and the one in its place, from ``Sr=Ba,O=O`` or a mapping of symbols.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if not text:
+        return ()
+    pairs = list(text.items()) if isinstance(text, Mapping) else [part.split("=") for part in text.split(",")]
+    found: dict[int, int] = {}
+    for pair in pairs:
+        numbers = [_elements(str(x).strip(), "template-elements") for x in pair]
+        if len(numbers) != 2 or any(len(one) != 1 for one in numbers) or numbers[0][0] in found:
+            raise InputError(
+                f"--template-elements {text!r} is not understood; write what stands in place of elements of the "
+                "template, each once, for example Sr=Ba,O=O."
+            )
+        found[numbers[0][0]] = numbers[1][0]
+    return tuple(sorted(found.items()))
+
+
+def keeping(rules: Rules | None, elements: Sequence[int], instead: Sequence[tuple[int, int]]) -> Rules | None:
+    """Rules that the elements in place of those of a template keep, which appear in every crystal.
+
+    Args:
+        elements: of the model.
+        instead: of :func:`parse_template_elements`.
+
+    Raises:
+        InputError: if they contradict the rules.
+    """
+    if not instead:
+        return rules
+    rules = rules or Rules(tuple(sorted(elements)))
+    if rules.formula:
+        raise InputError("--formula says what stands where already; leave --template-elements or --formula out.")
+    kept = {new for _, new in instead}
+    _within(kept, set(elements), "--template-elements", "is not among the elements of the model")
+    _within(kept, set(rules.allowed), "--template-elements", "is ruled out by the other element rules")
+    return dataclasses.replace(rules, required=tuple(sorted({*rules.required, *kept})))
+
+
 def parse_preference(text: str | Mapping[str, float] | None) -> tuple[tuple[int, float], ...]:
     """Atomic numbers and the factors on their odds, from ``Li:3,Co:0.2`` or a mapping of symbols.
 

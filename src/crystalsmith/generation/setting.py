@@ -96,14 +96,19 @@ def _symmetric(process: Process, plans: Sequence[Plan], times: Tensor, draw: Dra
     known = None
     if not process.corrupts_species:
         known = torch.tensor([z for one in chosen for z in one.numbers()], device=device)
-    restricted = SymmetricProcess(_by_orbits(process, plans, [one.sizes for one in chosen], device), symmetry)
+    held = [z for one in chosen for z in one.held or [0] * len(one.sizes)]
+    restricted = SymmetricProcess(_by_orbits(process, plans, [one.sizes for one in chosen], device, held), symmetry)
     return Setting(restricted, restricted.prior(sizes_of(plans).to(device), draw, known), times)
 
 
 def _by_orbits(
-    process: Process, plans: Sequence[Plan], orbits: Sequence[Sequence[int]], device: torch.device
+    process: Process,
+    plans: Sequence[Plan],
+    orbits: Sequence[Sequence[int]],
+    device: torch.device,
+    held: Sequence[int] = (),
 ) -> Process:
-    """The process with the rules of plans as rules on orbits, whose numbers of atoms are given."""
+    """The process with the rules of plans as rules on orbits, whose numbers of atoms are given; some are held."""
     if not process.corrupts_species:
         return process
     if plans[0].counts:
@@ -113,8 +118,8 @@ def _by_orbits(
     bounds = bounds_of(plans, number)
     if bounds is None:
         return process
-    free = torch.zeros(int(number.sum()), dtype=torch.int64, device=device)
-    return ConstrainedProcess(process.config, bounds.to(device), free)
+    fixed = torch.tensor(held or [0] * int(number.sum()), dtype=torch.int64, device=device)
+    return ConstrainedProcess(process.config, bounds.to(device), fixed)
 
 
 def _redecorated(process: Process, sampling: Sampling, plans: Sequence[Plan], times: Tensor, draw: Draw) -> Setting:

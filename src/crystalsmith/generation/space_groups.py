@@ -13,10 +13,13 @@ import numpy as np
 from crystalsmith.checkpoints.arrangements import FILE as LEARNED
 from crystalsmith.checkpoints.arrangements import Arrangements, load_arrangements
 from crystalsmith.data.sites import TEMPLATES
+from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
 from crystalsmith.generation.start import read_crystals, reduced
 from crystalsmith.symmetry.wyckoff import (
     TABLES,
+    Arranged,
+    Template,
     Templates,
     bundled_templates,
     count_templates,
@@ -46,10 +49,12 @@ class SpaceGroups:
     Attributes:
         numbers: 1 to 230, or empty for any.
         file: of the templates, or the folder that ``train --task arrangements`` wrote; empty for those of the package.
+        elements: of a crystal whose template is taken, an element and the one that stands in its place.
     """
 
     numbers: tuple[int, ...] = ()
     file: str = ""
+    elements: tuple[tuple[int, int], ...] = ()
 
     @property
     def templates(self) -> Templates:
@@ -64,10 +69,20 @@ class SpaceGroups:
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
         """The space groups that ``dataclasses.asdict`` and JSON made plain."""
-        return SpaceGroups(tuple(int(n) for n in values["numbers"]), str(values["file"]))
+        instead = tuple((int(old), int(new)) for old, new in values.get("elements", ()))
+        return SpaceGroups(tuple(int(n) for n in values["numbers"]), str(values["file"]), instead)
+
+    def held(self, template: Template) -> tuple[int, ...]:
+        """The element that each orbit of a template keeps, 0 where it is open; empty where all are."""
+        if not self.elements:
+            return ()
+        instead, own = dict(self.elements), _elements_of(self.file)[template]
+        return tuple(instead.get(own[ord(name) - ord("A")], 0) for name in template.pattern)
 
 
-def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None) -> SpaceGroups | None:
+def make_space_groups(
+    asked: str | int | Sequence[int] | None, file: str | None, elements: tuple[tuple[int, int], ...] = ()
+) -> SpaceGroups | None:
     """Checked space groups, or None where nothing is asked.
 
     Args:
@@ -75,6 +90,7 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
             systems, ``any``, or ``free`` for none.
         file: of templates, a folder of ``train --task arrangements``, or a crystal (CIF, POSCAR, XYZ; several) whose
             own template is taken; None for the templates of the package.
+        elements: see :class:`SpaceGroups`; they need such a crystal.
 
     Raises:
         InputError: if it is none of these, or no known crystal has such a space group.
@@ -88,7 +104,8 @@ def make_space_groups(asked: str | int | Sequence[int] | None, file: str | None)
     numbers: set[int] = set()
     for part in parts:
         numbers |= _numbers(part.strip().lower())
-    groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), "" if file is None else str(file))
+    file = "" if file is None else str(file)
+    groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), file, elements)
     known = sorted({t.number for t in groups.templates.counts})
     if groups.numbers and not set(groups.numbers) & set(known):
         raise InputError(
@@ -154,6 +171,35 @@ def _templates(file: str) -> Templates:
     return read_templates(path) if path.suffix == ".json" else _templates_of(path)
 
 
+def check_template_elements(elements: tuple[tuple[int, int], ...], file: str | None) -> None:
+    """Make sure that the crystals of a file of templates have the elements whose places are named.
+
+    Raises:
+        InputError: if they do not, or there is no such crystal.
+    """
+    if not elements:
+        return
+    if file is None or not Path(file).is_file() or Path(file).suffix == ".json":
+        raise InputError(
+            "--template-elements says what stands in place of the elements of a crystal; give that crystal as "
+            "--templates FILE (CIF, POSCAR, XYZ)."
+        )
+    for own in _elements_of(file).values():
+        for old, _ in elements:
+            if old not in own:
+                held = ", ".join(symbol(z) for z in own)
+                raise InputError(f"--template-elements {symbol(old)}: the crystal of {file} holds {held}; name these.")
+
+
+@lru_cache(maxsize=8)
+def _elements_of(file: str) -> dict[Template, tuple[int, ...]]:
+    """The elements A, B, ... of the pattern of each template in a file of crystals, those of the first that has it."""
+    found: dict[Template, tuple[int, ...]] = {}
+    for one in _arranged(Path(file)):
+        found.setdefault(one.template, one.elements)
+    return found
+
+
 @lru_cache(maxsize=8)
 def _learned(file: str) -> Arrangements | None:
     """Of a file of templates that beside it; of a crystal that of the package."""
@@ -165,11 +211,17 @@ def _learned(file: str) -> Arrangements | None:
 
 
 def _templates_of(path: Path) -> Templates:
-    """The templates of the crystals in a file, each reduced as training data are."""
+    """The templates of the crystals in a file."""
+    return count_templates(_arranged(path), str(path))
+
+
+def _arranged(path: Path) -> list[Arranged]:
+    """The symmetry of each crystal in a file, reduced as training data are."""
     found = []
-    for crystal in read_crystals(path, elements_matter=False):
+    for place, crystal in enumerate(read_crystals(path, elements_matter=False), start=1):
         frac, cell, numbers = reduced(crystal)
-        found.append(template_of(np.array(frac), np.array(cell), np.array(numbers, dtype=np.int64)))
-    if None in found:
-        raise InputError(f"{path}: no symmetry that holds together was found in crystal {found.index(None) + 1}.")
-    return count_templates(found, str(path))
+        one = template_of(np.array(frac), np.array(cell), np.array(numbers, dtype=np.int64))
+        if one is None:
+            raise InputError(f"{path}: no symmetry that holds together was found in crystal {place}.")
+        found.append(one)
+    return found

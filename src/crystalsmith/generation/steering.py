@@ -30,6 +30,8 @@ class Steering:
             exactly, on Wyckoff positions drawn as known crystals have them.
         templates: file of Wyckoff templates to draw from, or of crystals whose own are taken, in place of those of the
             package.
+        template_elements: what stands in place of the elements of the crystal in ``templates``, ``"Sr=Ba,O=O"``; the
+            other orbits are open.
         start_from: file of a crystal (or several, taken in turn) to start from, or the crystals as plain lists.
         strength: the time in (0, 1] that it is noised to: near 0 its relatives, 1 nothing of it but what is kept.
         fix_sites: sites whose position and element are kept, ``"0,1,5"`` or ``"0-6"``, counted from 0.
@@ -65,6 +67,7 @@ class Steering:
     limit: int | None = None
     space_group: str | int | Sequence[int] | None = None
     templates: str | None = None
+    template_elements: str | Mapping[str, str] | None = None
     start_from: str | Sequence[Any] | None = None
     strength: float | None = None
     fix_sites: str | Sequence[int] | None = None

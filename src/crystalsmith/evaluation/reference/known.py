@@ -18,7 +18,7 @@ from crystalsmith.elements import NUMBERS, SYMBOLS
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.matching import Arrays, formula_key
 from crystalsmith.evaluation.reference.hull import Hull, System, by_system
-from crystalsmith.schema import Items, Map, Number, Record, Text, check, read_json, whole
+from crystalsmith.schema import NO_ARRAY, Items, Map, Number, Record, Text, check, read_json, whole
 from crystalsmith.versions import Update, up_to_date
 
 FORMAT = "crystalsmith-reference-1"
@@ -313,6 +313,6 @@ def _load(file: Path) -> NDArray[Any]:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{file} is missing; build the reference again.") from None
-    except (ValueError, OSError, EOFError):
+    except NO_ARRAY:
         raise InputError(f"{file} is truncated or damaged; build the reference again.") from None
     return array

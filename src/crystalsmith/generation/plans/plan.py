@@ -26,11 +26,13 @@ class Arrangement:
         template: its orbits.
         points: a point on the Wyckoff position of each orbit, in the standard primitive cell.
         elements: the atomic number of each orbit, for models that are given it, or empty.
+        held: the atomic number that each orbit keeps, 0 where it is open; empty where all are.
     """
 
     template: Template
     points: Points
     elements: tuple[int, ...] = ()
+    held: tuple[int, ...] = ()
 
     @property
     def sites(self) -> Sites:

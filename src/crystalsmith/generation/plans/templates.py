@@ -75,7 +75,8 @@ def arranged(plan: Plan, limits: Limits) -> Plan:
         drawn = plan.uniform(FIELD_TEMPLATE) * cumulative[-1]
         template = found[min(bisect.bisect_right(cumulative, drawn), len(found) - 1)]
         elements = _elements(template, templates.orbit_sizes(template), counts, plan.uniform(FIELD_ELEMENTS))
-    arrangement = Arrangement(template, templates.orbit_points(template), elements)
+    held = limits.groups.held(template)
+    arrangement = Arrangement(template, templates.orbit_points(template), elements, held)
     return dataclasses.replace(plan, arrangement=arrangement, num_atoms=templates.size(template))
 
 
