@@ -141,3 +141,14 @@ def test_any_value_passes_or_is_refused_in_a_sentence(value, shape) -> None:
 def test_any_text_is_read_or_refused(text) -> None:
     said = refusal(lambda: parse_json(text, "file"))
     assert not said or said.startswith("file ")
+
+
+def test_text_that_cannot_be_written_again_is_refused(tmp_path) -> None:
+    """JSON may name half of a character by its escape; a whole one, or the escape as text, is as good as any."""
+    file = tmp_path / "a.json"
+    for text in ('{"a": "\\ud800"}', '["\\uDC00x"]', '{"\\udfff": 1}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match="no Unicode"):
+            read_json(file)
+    file.write_text('["\\ud83d\\ude00", "\\\\ud800"]')
+    assert read_json(file) == ["\N{GRINNING FACE}", "\\ud800"]

@@ -304,7 +304,18 @@ def parse_json(text: str, where: str, shape: Shape | None = None, mend: str = "c
         raise InputError(f"{where} cannot be read as JSON ({reason}); {mend}.") from None
     if depth_exceeds(value, MAX_DEPTH):
         raise InputError(f"{where} is nested too deep (more than {MAX_DEPTH} levels); {mend}.")
+    if ("\\ud" in text or "\\uD" in text) and not _writable(value):
+        raise InputError(f"{where} holds text that is no Unicode (half of a surrogate pair); {mend}.")
     return value if shape is None else check(value, shape, where, mend)
+
+
+def _writable(value: Any) -> bool:
+    """Whether all text of plain data can be written again: JSON's escapes can name halves of characters."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_lines(lines: Sequence[str], where: str, shape: Shape, mend: str) -> list[Any]:
