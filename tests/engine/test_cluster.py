@@ -65,7 +65,12 @@ def test_results_are_those_of_this_machine(address, tmp_path) -> None:
 def test_a_task_that_loses_every_worker_is_named_and_the_others_are_done(address) -> None:
     """A task that kills its process (as for want of memory) may not keep the run from its end."""
     ends = {end.number: end for end in run(misbehave, ["a", "die", "b", "c"], Engine(0, "ray", address))}
-    assert [(ends[k].status, ends[k].value) for k in range(4)] == [("", "aa"), ("crashed", None), ("", "bb"), ("", "cc")]
+    assert [(ends[k].status, ends[k].value) for k in range(4)] == [
+        ("", "aa"),
+        ("crashed", None),
+        ("", "bb"),
+        ("", "cc"),
+    ]
     assert "worker or its node was lost" in ends[1].detail
     assert not ends[1].raised
     with pytest.raises(InputError, match="lost twice with the same work"):
