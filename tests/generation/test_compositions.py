@@ -70,6 +70,19 @@ def test_every_crystal_has_the_composition_of_its_row(kind, untrained, predictor
     assert made == [*first, *second, *first]
 
 
+def test_formulas_may_be_written_out(untrained, tmp_path, monkeypatch) -> None:
+    """Unless a file has that very name; what is neither is told as a missing file."""
+    monkeypatch.chdir(tmp_path)
+    model = load_model(untrained)
+    found = make_request(model, num=2, steering=Steering(compositions="NaCl, MgO2")).compositions
+    assert found is not None
+    assert found.formulas == ("NaCl", "MgO2")
+    (tmp_path / "NaCl").mkdir()
+    for wrong in ("NaCl", "NaCl,MgX", "NaCl,,MgO"):
+        with pytest.raises(InputError):
+            make_request(model, num=2, steering=Steering(compositions=wrong))
+
+
 def test_a_data_set_is_a_list_of_compositions(predictor, dataset_folder, tmp_path) -> None:
     data = CrystalDataset.open(dataset_folder)
     prediction(predictor, tmp_path / "out", compositions=str(dataset_folder), limit=3)

@@ -127,9 +127,10 @@ def generate(
     compositions: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
-            help="Exactly these compositions, one after another: a CSV with a column formula (and id, formula_units or "
-            "num_atoms; the formula as written is the cell otherwise), a prepared data set, or structures.",
+            metavar="FILE|NaCl,MgO",
+            help="Exactly these compositions, one after another: formulas, a CSV with a column formula (and id, "
+            "formula_units or num_atoms; the formula as written is the cell otherwise), a prepared data set, or "
+            "structures.",
             rich_help_panel=RULES,
         ),
     ] = None,

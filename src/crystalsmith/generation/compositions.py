@@ -81,7 +81,7 @@ def make_compositions(
 
     Args:
         source: a CSV table with a column ``formula``; a prepared data set; structures of any format that ``evaluate``
-            reads; or formulas.
+            reads; or formulas, as a list or ``NaCl,MgO``.
         elements: atomic numbers that the model knows.
         split: of the prepared data set, ``test`` if not said.
         limit: only so many of them, evenly spaced over the list.
@@ -115,6 +115,8 @@ def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions
 
     if not isinstance(source, str | Path):
         return _unique([(text, text, ()) for text in source])
+    if formulas := _written_out(str(source)):
+        return _unique([(text, text, ()) for text in formulas])
     path = Path(source)
     if (read_manifest(path) or {}).get("format") == FORMAT:
         dataset = CrystalDataset.open(path)
@@ -127,6 +129,17 @@ def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions
     if path.suffix.lower() == ".csv" and (table := _table(path)) is not None:
         return _unique(table)
     return _unique([(s.id, *_formula(s.numbers)) for s in read_samples(path) if not s.failure])
+
+
+def _written_out(text: str) -> list[str]:
+    """The formulas of ``NaCl,MgO``; none if a file has that name or a part is no formula."""
+    parts = [part.strip() for part in text.split(",")]
+    try:
+        for part in parts:
+            parse_formula(part)
+    except InputError:
+        return []
+    return [] if Path(text).exists() else parts
 
 
 def _formula(numbers: Any) -> tuple[str, tuple[int, ...]]:
