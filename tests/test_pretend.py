@@ -102,6 +102,22 @@ def test_other_networks_on_a_device_without_float64(name: str) -> None:
         assert torch.equal(getattr(found, field), getattr(expected, field))
 
 
+@pytest.mark.skipif(not torch.backends.mps.is_available(), reason="this is no Apple silicon")
+def test_the_network_on_a_real_device_of_apple() -> None:
+    """One evaluation is that of the CPU up to the rounding of float32."""
+    from crystalsmith.generation.sampler import denoiser_on
+
+    model = crystalsmith.load("mp20-tiny", device="cpu", precision="float32").model
+    batch, t = random_batch([3, 5, 4], dtype=torch.float32), torch.tensor([0.2, 0.5, 0.9])
+    device = torch.device("mps")
+    with torch.no_grad():
+        expected = model.denoiser(batch, t, None)
+        model.network.to(device)
+        found = denoiser_on(model, device)(batch, t, None)
+    for field in ("frac_coords", "cell", "species_logits"):
+        torch.testing.assert_close(getattr(found, field), getattr(expected, field), rtol=1e-3, atol=1e-3)
+
+
 def test_the_pretended_device_of_apple_refuses_float64() -> None:
     with pretending(APPLE):
         here = torch.ones(3, device="mps")

@@ -152,6 +152,8 @@ class Maker:
         self.reporter.message(f"Out of memory: going on with {self.batch_size} crystals at a time.")
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
         self.denoiser = self._denoiser()
 
     def _denoiser(self) -> Denoiser:
