@@ -31,7 +31,7 @@ Solver = Annotated[
         show_default="the model's",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; for generate, untested, mps.")]
 ChemicalSystem = Annotated[
     str | None,
     typer.Option(metavar="Li-Fe-O", help="Only these elements.", rich_help_panel=RULES),

@@ -68,7 +68,7 @@ def generate(
         str | None,
         typer.Option(metavar="N|auto", help="Crystals at a time; halved when memory runs out.", show_default="auto"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or, untested, mps.")] = "auto",
+    device: options.Device = "auto",
     devices: Annotated[
         str | None,
         typer.Option(
