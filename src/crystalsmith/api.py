@@ -463,7 +463,8 @@ def predict(model: str | Path, structures: Crystals) -> Predictions:
     """A property of crystals by a trained predictor: ``crystalsmith predict``.
 
     Args:
-        model: folder of a predictor (``train(..., task="property")``).
+        model: a bundled predictor (``"energy-above-hull"``, ``"band-gap"``) or the folder of one
+            (``train(..., task="property")``).
         structures: crystals in memory or a file of them.
 
     Raises:
@@ -473,8 +474,8 @@ def predict(model: str | Path, structures: Crystals) -> Predictions:
     from crystalsmith.evaluation.prediction.property import predicted_rows
     from crystalsmith.evaluation.structures import read_samples
 
-    predictor = load_predictor(model)
-    rows = predicted_rows(predictor, read_samples(_crystal_file(structures, Scratch())))
+    predictor, scratch = load_predictor(model), Scratch()
+    rows = predicted_rows(predictor, read_samples(_crystal_file(structures, scratch)))
     return Predictions(predictor.name, predictor.note, Table(rows))
 
 

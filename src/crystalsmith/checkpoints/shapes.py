@@ -133,5 +133,7 @@ def check_sampling(sampling: Any, where: str) -> None:
                 raise InputError(f"{where} is damaged at metadata.sampling.{key} ({value!r}); {MEND}.")
         elif key == "targets" and not isinstance(value, Mapping):
             raise InputError(f"{where} is damaged at metadata.sampling.targets (no object); {MEND}.")
-        elif key not in ("solver", "space_group", "targets"):
+        elif key == "templates" and not isinstance(value, str):
+            raise InputError(f"{where} is damaged at metadata.sampling.templates (no name); {MEND}.")
+        elif key not in ("solver", "space_group", "targets", "templates"):
             raise InputError(f"{where} is damaged at metadata.sampling (no solver has the setting {key!r}); {MEND}.")

@@ -153,8 +153,8 @@ def generate(
         typer.Option(
             metavar="FILE",
             help="Wyckoff templates to draw from: a folder of train --task arrangements, templates.json of data "
-            "symmetry, or a crystal whose own is taken (CIF, POSCAR, XYZ).",
-            show_default="those of MP-20",
+            "symmetry, a crystal whose own is taken (CIF, POSCAR, XYZ), or taught-csp for those of that model.",
+            show_default="the model's own, or those of MP-20",
             rich_help_panel=SYMMETRY,
         ),
     ] = None,

@@ -138,7 +138,8 @@ class LoadedModel:
             split: of a prepared data set as ``compositions``.
             limit: only so many of the compositions.
             space_group: kept exactly: ``225``, ``"Fm-3m"``, ``"195-230"``, ``"cubic"``, ``"any"`` or ``"free"``.
-            templates: file of Wyckoff templates, or of crystals whose own are taken.
+            templates: file of Wyckoff templates, or of crystals whose own are taken, or a bundled model that brings
+                some; None for the model's own, or those of MP-20.
             template_elements: what stands in place of the elements of such a crystal, ``"Sr=Ba,O=O"`` or a mapping; the
                 other orbits are open.
             start_from: a crystal to start from, or several, taken in turn: pymatgen, ASE or a file.

@@ -31,7 +31,12 @@ from crystalsmith.generation.rules import (
     parse_template_elements,
 )
 from crystalsmith.generation.setting import batch_of, bounds_of, given_of, sizes_of
-from crystalsmith.generation.space_groups import check_template_elements, make_space_groups
+from crystalsmith.generation.space_groups import (
+    FREE,
+    check_template_elements,
+    make_space_groups,
+    models_with_templates,
+)
 from crystalsmith.generation.start import Starts, make_starts
 from crystalsmith.generation.steering import Steering
 from crystalsmith.generation.targets import Targets, make_targets, outside_training, table_columns
@@ -40,7 +45,7 @@ from crystalsmith.properties import canonical_name
 MAX_CRYSTALS = 2**32
 """Crystal indices take one word of the random stream's counter."""
 
-NOT_OF_THE_SOLVER = ("solver", "steps", "temperature", "space_group", "targets", "guidance")
+NOT_OF_THE_SOLVER = ("solver", "steps", "temperature", "space_group", "templates", "targets", "guidance")
 """Entries of a model's ``sampling`` that are no settings of its solver."""
 
 MAX_SEED = 2**63 - 1
@@ -98,7 +103,8 @@ def make_request(
         own_settings.pop("remask", None)  # it would forget the elements of the crystal
     instead = parse_template_elements(steering.template_elements)
     check_template_elements(instead, steering.templates)
-    groups = make_space_groups(_space_group(model, steering, solver, targets), steering.templates, instead)
+    asked_groups = _space_group(model, steering, solver, targets)
+    groups = make_space_groups(asked_groups, _templates(model, steering, asked_groups), instead)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
     choosing = make_choosing(steering.novel_to, steering.select, steering.selector)
     prefer = parse_preference(steering.prefer)
@@ -197,6 +203,19 @@ def _space_group(
         return None
     targeted = targets is not None and any(t.name == "space_group" and t.guidance > 0 for t in targets.targets)
     return "any" if targeted else model.metadata.sampling.get("space_group")
+
+
+def _templates(model: Model, wanted: Steering, asked: str | int | Sequence[int] | None) -> str | None:
+    """The templates asked for; those that the model brings where space groups are asked and nothing is said."""
+    own = model.metadata.sampling.get("templates")
+    if wanted.templates is not None or own is None or asked in (None, FREE):
+        return wanted.templates
+    if own not in models_with_templates():
+        raise InputError(
+            f"The model {model.metadata.name} samples with the templates of {own!r}, which this installation does not "
+            "have; give --templates, or take them out of metadata.sampling in its config.json."
+        )
+    return str(own)
 
 
 def _within_space_groups(request: Request, wanted: Steering) -> Request:

@@ -12,6 +12,7 @@ import numpy as np
 
 from crystalsmith.checkpoints.arrangements import FILE as LEARNED
 from crystalsmith.checkpoints.arrangements import Arrangements, load_arrangements
+from crystalsmith.checkpoints.find import bundled_models
 from crystalsmith.data.sites import TEMPLATES
 from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
@@ -48,7 +49,8 @@ class SpaceGroups:
 
     Attributes:
         numbers: 1 to 230, or empty for any.
-        file: of the templates, or the folder that ``train --task arrangements`` wrote; empty for those of the package.
+        file: of the templates, the folder that ``train --task arrangements`` wrote, or a bundled model that brings
+            them; empty for those of MP-20.
         elements: of a crystal whose template is taken, an element and the one that stands in its place.
     """
 
@@ -88,8 +90,8 @@ def make_space_groups(
     Args:
         asked: numbers, symbols and ranges such as ``"225"``, ``"Fm-3m"``, ``"195-230"`` or ``"62,225"``, crystal
             systems, ``any``, or ``free`` for none.
-        file: of templates, a folder of ``train --task arrangements``, or a crystal (CIF, POSCAR, XYZ; several) whose
-            own template is taken; None for the templates of the package.
+        file: of templates, a folder of ``train --task arrangements``, a bundled model that brings them, or a crystal
+            (CIF, POSCAR, XYZ; several) whose own template is taken; None for those of MP-20.
         elements: see :class:`SpaceGroups`; they need such a crystal.
 
     Raises:
@@ -165,7 +167,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _templates(file: str) -> Templates:
     if not file:
         return bundled_templates()
-    path = Path(file)
+    path = _place(file)
     if path.is_dir():
         return read_templates(path / TEMPLATES)
     return read_templates(path) if path.suffix == ".json" else _templates_of(path)
@@ -203,11 +205,22 @@ def _elements_of(file: str) -> dict[Template, tuple[int, ...]]:
 @lru_cache(maxsize=8)
 def _learned(file: str) -> Arrangements | None:
     """Of a file of templates that beside it; of a crystal that of the package."""
-    path = Path(file)
+    path = _place(file)
     if not file or (path.is_file() and path.suffix != ".json"):
         return load_arrangements(TABLES / LEARNED)
     beside = (path if path.is_dir() else path.parent) / LEARNED
     return load_arrangements(beside) if beside.is_file() else None
+
+
+def _place(file: str) -> Path:
+    """Of templates: those that a bundled model brings go by its name."""
+    brought = models_with_templates().get(file)
+    return Path(file) if brought is None else brought
+
+
+def models_with_templates() -> dict[str, Path]:
+    """The bundled models that bring templates and what chooses among them, and the folders where these lie."""
+    return {name: folder for name, folder in bundled_models().items() if (folder / TEMPLATES).is_file()}
 
 
 def _templates_of(path: Path) -> Templates:

@@ -28,8 +28,8 @@ class Steering:
         split, limit: which rows of the prepared data set (``test``), and how many of the compositions.
         space_group: numbers, ranges (``"195-230"``), crystal systems (``cubic``) or ``any``: the symmetry is kept
             exactly, on Wyckoff positions drawn as known crystals have them.
-        templates: file of Wyckoff templates to draw from, or of crystals whose own are taken, in place of those of the
-            package.
+        templates: file of Wyckoff templates to draw from, or of crystals whose own are taken, or a bundled model that
+            brings some, in place of the model's own or those of MP-20.
         template_elements: what stands in place of the elements of the crystal in ``templates``, ``"Sr=Ba,O=O"``; the
             other orbits are open.
         start_from: file of a crystal (or several, taken in turn) to start from, or the crystals as plain lists.
