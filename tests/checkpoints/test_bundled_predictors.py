@@ -27,11 +27,14 @@ def test_a_stretched_crystal_lies_higher_above_the_hull() -> None:
 
     for crystal in (WIDE[0], METALS[2]):
         at_rest, wide = crystalsmith.predict("energy-above-hull", [crystal, stretched(crystal, 1.1)]).values
-        assert at_rest is not None and wide is not None and wide > at_rest + 0.05
+        assert at_rest is not None
+        assert wide is not None
+        assert wide > at_rest + 0.05
 
 
 @pytest.mark.parametrize("name", sorted(bundled_predictors()))
 def test_every_bundled_predictor_states_its_error_and_has_a_card(name: str) -> None:
     assert "mean absolute error" in load_predictor(name).note
     card = (bundled_predictors()[name] / "card.md").read_text(encoding="utf-8")
-    assert "Mean absolute error" in card and "Licence" in card
+    assert "Mean absolute error" in card
+    assert "Licence" in card

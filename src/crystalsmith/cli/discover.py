@@ -64,7 +64,10 @@ def discover(
     ] = None,
     predictor: Annotated[
         list[Path] | None,
-        typer.Option(help="Predictor of a property: band-gap, or a folder of train --task property; repeatable.", rich_help_panel=JUDGE),
+        typer.Option(
+            help="Predictor of a property: band-gap, or a folder of train --task property; repeatable.",
+            rich_help_panel=JUDGE,
+        ),
     ] = None,
     chemical_system: options.ChemicalSystem = None,
     require_all: options.RequireAll = False,

@@ -84,7 +84,7 @@ def evaluate(
     ] = None,
     predictor: Annotated[
         list[Path] | None,
-        typer.Option(help="Predictor of a property: band-gap, energy-above-hull, or a folder of train --task property; repeatable."),
+        typer.Option(help="Predictor of a property: band-gap, or a folder of train --task property; repeatable."),
     ] = None,
     bulk_modulus: Annotated[
         bool, typer.Option("--bulk-modulus", help="Equations of state by the potential, of the relaxed crystals.")

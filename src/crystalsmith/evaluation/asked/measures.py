@@ -160,4 +160,4 @@ def why_not(name: str) -> str:
         return "it takes an equation of state (--potential with --bulk-modulus) or a predictor (--predictor)"
     if name in OF_ENERGIES:
         return "it takes energies and a reference with a hull (--reference with --potential or --energies)"
-    return "nothing measures it but a predictor (--predictor: a bundled one, or that of crystalsmith train --task property)"
+    return "nothing measures it but a predictor (--predictor: bundled, or of crystalsmith train --task property)"
