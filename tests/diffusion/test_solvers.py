@@ -99,6 +99,22 @@ def test_exact_scores_give_the_data_back(solver: str, settings: dict[str, Any]) 
     assert set(result.atomic_numbers.tolist()) == set(ELEMENTS)
 
 
+def test_less_noise_gathers_the_crystals_about_the_same_middle() -> None:
+    process = Process(ProcessConfig(cell_variance={"all": VARIANCE}))
+    crystals = 400
+    spread: list[tuple[float, float]] = []
+    for scale in (1.0, 0.7, 0.4):
+        settings = {"steps": 100, "noise_scale": scale}
+        many = list(range(crystals))
+        out = sample("predictor_corrector", exact_denoiser(process), process, many, [2] * crystals, **settings)
+        from_centre = out.frac_coords - CENTRE
+        from_centre = from_centre - from_centre.round()
+        assert abs(from_centre.mean()) < 3 / math.sqrt(3 * crystals) * WIDTH
+        spread.append((float(from_centre.std()), float(out.cell[:, 0, 1].std())))
+    for before, after in zip(spread, spread[1:], strict=False):
+        assert all(small < 0.85 * large for small, large in zip(after, before, strict=True))
+
+
 @pytest.mark.parametrize("solver", ["ancestral", "predictor_corrector", "multistep", "heun"])
 def test_a_crystal_is_the_same_in_any_batch(solver: str) -> None:
     process = Process(ProcessConfig(cell_variance={"all": VARIANCE}))

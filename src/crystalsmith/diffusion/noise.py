@@ -85,6 +85,38 @@ class Noise(Protocol):
         ...
 
 
+class QuietNoise:
+    """Another noise with its normals made smaller; choices among classes stay as likely as they are.
+
+    Args:
+        noise: the other.
+        scale: factor of the normals.
+    """
+
+    def __init__(self, noise: Noise, scale: float) -> None:
+        self.noise, self.scale = noise, scale
+
+    def at(self, step: int, stage: int) -> Draw:
+        return _QuietDraw(self.noise.at(step, stage), self.scale)
+
+
+class _QuietDraw:
+    def __init__(self, draw: Draw, scale: float) -> None:
+        self.draw, self.scale = draw, scale
+
+    def atoms(self) -> Tensor:
+        return self.scale * self.draw.atoms()
+
+    def cell(self) -> Tensor:
+        return self.scale * self.draw.cell()
+
+    def categorical(self, log_probs: Tensor, word: int = 0) -> Tensor:
+        return self.draw.categorical(log_probs, word)
+
+    def uniform(self, word: int) -> Tensor:
+        return self.draw.uniform(word)
+
+
 class CrystalNoise:
     """One stream per (seed, crystal index).
 

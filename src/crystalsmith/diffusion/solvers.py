@@ -20,7 +20,7 @@ from torch import Tensor
 from crystalsmith.cells import symmetric_polar
 from crystalsmith.contracts import Denoiser, Scores
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.diffusion.noise import Draw, Noise
+from crystalsmith.diffusion.noise import Draw, Noise, QuietNoise
 from crystalsmith.diffusion.process import Process
 from crystalsmith.errors import InputError
 
@@ -226,6 +226,7 @@ def predictor_corrector(
     snr_cell: float = 0.2,
     corrector_every: int = 1,
     remask: float = 0.0,
+    noise_scale: float = 1.0,
 ) -> CrystalBatch:
     """One Langevin corrector, then one ancestral step, per time; two network calls (Song et al. 2021, algorithm 1).
 
@@ -235,7 +236,11 @@ def predictor_corrector(
         snr_frac_coords, snr_cell: signal-to-noise ratios of the corrector.
         corrector_every: k corrects before every k-th step only, which saves calls.
         remask: corrects the species too: see :meth:`Process.predict_species`.
+        noise_scale: factor of the noise of coordinates and cell. Below 1 crystals gather where they are likeliest, as
+            at a temperature of its square (Langevin dynamics with drift eps / 2 grad log p and noise of variance
+            T eps has the stationary distribution p^(1/T)), at the cost of variety.
     """
+    noise = noise if noise_scale == 1.0 else QuietNoise(noise, noise_scale)
     snr = {"snr_frac_coords": snr_frac_coords, "snr_cell": snr_cell}
     way = Way(process, batch, times, noise, callback)
     for x, t, s, z in way:
@@ -299,6 +304,7 @@ SETTINGS: dict[str, dict[str, tuple[float, float]]] = {
         "snr_cell": (0.0, 10.0),
         "corrector_every": (1.0, 1e6),
         "remask": (0.0, 1.0),
+        "noise_scale": (0.0, 2.0),
     },
     "ancestral": {},
     "multistep": {"churn": (0.0, 1.0), "confidence": (0.0, 100.0), "remask": (0.0, 1.0)},
