@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_less_noise_gathers_the_crystals_about_the_same_middle() -> None:
         from_centre = from_centre - from_centre.round()
         assert abs(from_centre.mean()) < 3 / math.sqrt(3 * crystals) * WIDTH
         spread.append((float(from_centre.std()), float(out.cell[:, 0, 1].std())))
-    for before, after in zip(spread, spread[1:], strict=False):
+    for before, after in itertools.pairwise(spread):
         assert all(small < 0.85 * large for small, large in zip(after, before, strict=True))
 
 
