@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,25 @@ def test_a_relaxation_that_may_stop_early_is_taken_as_it_stands() -> None:
     assert ending(*late, Relaxation(steps=50))[:2] == (True, "not_converged")
     assert ending(*late, Relaxation(steps=50, unconverged=True))[:2] == (True, "")
     assert ending(float("nan"), 0.3, 1.0, 1.0, 50, Relaxation(steps=50, unconverged=True))[1] == "exploded"
+
+
+@pytest.mark.parametrize(("energy", "force"), [(-1.5e15, 3.0), (-10.0, 7.8e15)])
+def test_energies_and_forces_out_of_any_sense_are_an_explosion_whose_result_is_read_again(
+    energy: float, force: float, tmp_path: Path
+) -> None:
+    from crystalsmith.evaluation.potential.relaxation import recover
+    from crystalsmith.evaluation.potential.relaxed import Relaxation, Relaxed, ending
+    from crystalsmith.files import append_line
+
+    assert ending(energy, force, 1.0, 1.0, 3, Relaxation(unconverged=True))[:2] == (True, "exploded")
+    file, settings = tmp_path / "relaxed.jsonl", Relaxation()
+    assert recover(file, settings, resume=True) == []
+    vectors = [[force, 0.0, 0.0]]
+    found = Relaxed("a", "key", "not_converged", energy=energy, energy_given=energy, forces=vectors)
+    append_line(file, asdict(found))
+    assert [(one.id, one.energy, one.forces) for one in recover(file, settings, resume=True)] == [
+        ("a", energy, vectors)
+    ]
 
 
 def test_costs_add_up() -> None:

@@ -228,19 +228,20 @@ def identity(settings: Relaxation) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("device", "batch")}
 
 
-_VECTORS = Items(Items(Number(-1e6, 1e6), 3, 3), 0, 10_000, none=True)
+_ANY = Number(-1e300, 1e300, none=True)
+_VECTORS = Items(Items(_ANY, 3, 3), 0, 10_000, none=True)
 RESULT = Record(
     {"id": Text(), "key": Text(200)},
     {
         "failure": Text(200),
         "detail": Text(),
-        "energy": Number(-1e9, 1e9, none=True),
-        "energy_given": Number(-1e9, 1e9, none=True),
+        "energy": _ANY,
+        "energy_given": _ANY,
         "frac_coords": _VECTORS,
         "cell": Items(Items(Number(-1e6, 1e6), 3, 3), 3, 3, none=True),
         "numbers": Items(whole(1, 118), 0, 10_000, none=True),
         "forces": _VECTORS,
-        "stress": Items(Number(-1e6, 1e6), 6, 6, none=True),
+        "stress": Items(_ANY, 6, 6, none=True),
         "rmsd": Number(0, none=True),
         "steps": whole(),
         "seconds": Number(0, 1e12),

@@ -116,6 +116,10 @@ def unknown_elements(calculator: Any, numbers: Any) -> str:
     return f"the potential does not know {symbols}" if symbols else ""
 
 
+LARGEST_ENERGY, LARGEST_FORCE = 1e8, 1e6
+"""eV and eV/angstrom that no crystal has; a potential that gives more was asked far from what it learned."""
+
+
 def ending(
     energy: float, largest: float, change: float, seconds: float, steps: int, settings: Relaxation
 ) -> tuple[bool, str, str]:
@@ -129,6 +133,8 @@ def ending(
     """
     if not math.isfinite(change + largest + energy):
         return True, "exploded", "energy, forces or volume are not finite"
+    if abs(energy) > LARGEST_ENERGY or largest > LARGEST_FORCE:
+        return True, "exploded", f"the potential gives {energy:.3g} eV and forces of {largest:.3g} eV/angstrom"
     if not 1 / settings.max_volume_change <= change <= settings.max_volume_change:
         return True, "exploded", f"the volume changed by a factor of {change:.3g}"
     if largest < settings.fmax:
