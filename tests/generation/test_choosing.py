@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from crystalsmith.cells import symmetric_polar
 from crystalsmith.checkpoints.find import load_model
 from crystalsmith.checkpoints.predictor import Predictor, PredictorFacts, save_predictor
 from crystalsmith.crystals import CrystalBatch
 from crystalsmith.errors import InputError
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.generation import choosing, selectors
-from crystalsmith.generation.choosing import Choosing, chosen, make_choosing
+from crystalsmith.generation.choosing import OWN, Choosing, chosen, make_choosing
 from crystalsmith.generation.loaded import load
 from crystalsmith.generation.making import make_request
+from crystalsmith.generation.misfit import misfits
 from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.steering import Steering
 from crystalsmith.network.gemnet import GemNetConfig
@@ -57,8 +60,16 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "find_selector", lambda name, reference: Least())
 
 
+def distance_from_14(plans: list[Plan], crystals: CrystalBatch) -> list[float]:
+    return [abs(z - 14.0) for z in crystals.atomic_numbers.tolist()]
+
+
+def again(index: int, attempt: int) -> Plan:
+    return Plan(0, index, attempt)
+
+
 def run(wanted: Choosing, num: int = 4) -> tuple[list[Plan], list[int]]:
-    found = chosen([Plan(0, i) for i in range(num)], lambda i, attempt: Plan(0, i, attempt), make, wanted)
+    found = chosen([Plan(0, i) for i in range(num)], again, make, distance_from_14, wanted)
     assert found is not None
     return found[0], found[1].atomic_numbers.tolist()
 
@@ -80,25 +91,30 @@ def test_of_several_proposals_the_lowest_prediction_stays_and_new_comes_before_l
     assert all(dict(p.labels)["proposals"] == 3 for p in plans)
 
 
+def test_the_model_itself_chooses_what_it_would_change_least(stand_ins: None) -> None:
+    plans, numbers = run(Choosing(select=3, selector=OWN))
+    assert numbers == [13, 14, 15, 13]
+    assert [dict(p.labels)["predicted_misfit"] for p in plans] == [1.0, 0.0, 1.0, 1.0]
+
+
 def test_what_is_chosen_does_not_depend_on_the_batch(stand_ins: None) -> None:
     wanted = Choosing(novel_to="ref", select=2, selector="x")
     together = run(wanted, 4)[1]
     for i in range(4):
-        alone = chosen([Plan(0, i)], lambda k, attempt: Plan(0, k, attempt), make, wanted)
+        alone = chosen([Plan(0, i)], again, make, distance_from_14, wanted)
         assert alone is not None
         assert alone[1].atomic_numbers.tolist() == together[i : i + 1]
 
 
 def test_a_crystal_that_is_never_new_is_kept_and_said_to_be_known(stand_ins: None) -> None:
-    plans = [Plan(0, 0)]
-    same = chosen(plans, lambda i, attempt: Plan(0, i, attempt), lambda p: hydrogens(2), Choosing(novel_to="ref"))
+    same = chosen([Plan(0, 0)], again, lambda p: hydrogens(2), distance_from_14, Choosing(novel_to="ref"))
     assert same is not None
     labels = dict(same[0][0].labels)
     assert labels == {"proposals": choosing.ATTEMPTS, "composition_known": True}
 
 
 def test_memory_that_runs_out_is_told(stand_ins: None) -> None:
-    assert chosen([Plan(0, 0)], lambda i, a: Plan(0, i, a), lambda p: None, Choosing(novel_to="ref")) is None
+    assert chosen([Plan(0, 0)], again, lambda p: None, distance_from_14, Choosing(novel_to="ref")) is None
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
@@ -116,6 +132,57 @@ def test_options_that_mean_nothing_are_refused(tmp_path: Path) -> None:
 def test_choosing_goes_to_json_and_back() -> None:
     wanted = Choosing("ref", 4, "p")
     assert Choosing.from_dict(json.loads(json.dumps(wanted.to_dict()))) == wanted
+
+
+ROCK_SALT = {"compositions": ["NaCl"], "space_group": "Fm-3m"}
+
+
+def test_a_known_crystal_fits_its_model_better_than_one_of_a_wrong_cell() -> None:
+    model = load_model("mp20-csp")
+    request = make_request(model, num=1, steering=Steering(**ROCK_SALT))
+    plan = request.plan(0)
+    primitive = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
+    batches = [
+        [(np.array([[0.0] * 3, [0.5] * 3]), edge / 2 * primitive, plan.arrangement.numbers())]
+        for edge in (4.9, 5.65, 6.5)
+    ]
+    cpu = torch.device("cpu")
+
+    def misfit(crystals: list, plans: list[Plan]) -> list[float]:
+        upright = CrystalBatch.from_arrays(crystals)
+        upright = upright.replace(cell=symmetric_polar(upright.cell))
+        return misfits(model, request.sampling, plans, upright, cpu, model.denoiser)
+
+    small, true, large = (misfit(one, [plan])[0] for one in batches)
+    assert true < 0.5 * min(small, large)
+    # It depends on the crystal and its plan alone, and the noise is the same for all proposals.
+    further = dataclasses.replace(plan, attempt=3)
+    together = misfit([one[0] for one in batches], [plan, further, plan])
+    assert np.allclose(together, [small, true, large], rtol=1e-4)
+
+
+def test_proposals_that_the_model_chooses_among_are_of_one_plan(untrained: Path) -> None:
+    model = load_model(untrained)
+    request = make_request(model, num=3, steering=Steering(select=3, selector=OWN))
+    first, third = request.plan(1), request.plan(1, 2)
+    assert dataclasses.replace(third, attempt=0) == first
+    own = load(untrained).generate(4, seed=3, select=3, selector=OWN, batch_size=3)
+    assert [row["proposals"] for row in own.table] == [3] * 4
+    assert all(float(row["predicted_misfit"]) > 0 for row in own.table)
+    alone = load(untrained).generate(4, seed=3, select=3, selector=OWN, batch_size=1)
+    assert np.allclose(own.batch.cell, alone.batch.cell, atol=1e-3)
+
+
+def test_a_model_may_choose_among_proposals_by_default(untrained: Path, tmp_path: Path) -> None:
+    shutil.copytree(untrained, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["metadata"]["sampling"] |= {"select": 2, "selector": OWN}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    model = load_model(tmp_path / "m")
+    assert make_request(model).choosing == Choosing(select=2, selector=OWN)
+    assert make_request(model, steering=Steering(select=1)).choosing is None
+    by_name = make_request(model, steering=Steering(select=4)).choosing
+    assert by_name == Choosing(select=4, selector=choosing.DEFAULT_SELECTOR)
 
 
 def test_selection_from_the_model_itself(untrained: Path, tmp_path: Path) -> None:

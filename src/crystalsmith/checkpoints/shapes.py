@@ -125,7 +125,7 @@ def check_sampling(sampling: Any, where: str) -> None:
         InputError: naming the first.
     """
     known = {key: bounds for settings in SETTINGS.values() for key, bounds in settings.items()}
-    limits = {**known, "steps": (1, 10**6), "temperature": (0.05, 20.0), "guidance": (-100.0, 100.0)}
+    limits = {**known, "steps": (1, 10**6), "temperature": (0.05, 20.0), "guidance": (-100.0, 100.0), "select": (1, 64)}
     for key, value in sampling.items():
         if key in limits:
             low, high = limits[key]
@@ -133,7 +133,7 @@ def check_sampling(sampling: Any, where: str) -> None:
                 raise InputError(f"{where} is damaged at metadata.sampling.{key} ({value!r}); {MEND}.")
         elif key == "targets" and not isinstance(value, Mapping):
             raise InputError(f"{where} is damaged at metadata.sampling.targets (no object); {MEND}.")
-        elif key == "templates" and not isinstance(value, str):
-            raise InputError(f"{where} is damaged at metadata.sampling.templates (no name); {MEND}.")
-        elif key not in ("solver", "space_group", "targets", "templates"):
+        elif key in ("templates", "selector") and not isinstance(value, str):
+            raise InputError(f"{where} is damaged at metadata.sampling.{key} (no name); {MEND}.")
+        elif key not in ("solver", "space_group", "targets", "templates", "selector"):
             raise InputError(f"{where} is damaged at metadata.sampling (no solver has the setting {key!r}); {MEND}.")

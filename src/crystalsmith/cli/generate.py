@@ -224,16 +224,16 @@ def generate(
         typer.Option(
             metavar="K",
             help="Make K proposals for each crystal and keep the one of the lowest predicted energy above the hull.",
-            show_default="1",
+            show_default="1, or the model's own",
             rich_help_panel=CHOICE,
         ),
     ] = None,
     selector: Annotated[
         str | None,
         typer.Option(
-            metavar="PREDICTOR|POTENTIAL",
+            metavar="PREDICTOR|POTENTIAL|own",
             help="What else to select by: a folder of train --task property, or a potential (7net-0, chgnet): one "
-            "energy of each proposal, on the hull of --novel-to.",
+            "energy of each proposal, on the hull of --novel-to; own: what the model itself would change least.",
             show_default="energy-above-hull",
             rich_help_panel=CHOICE,
         ),

@@ -1,4 +1,4 @@
-"""Choosing among proposals for a crystal: new compositions only, or the best of several by a predictor.
+"""Choosing among proposals for a crystal: new compositions only, or the best of several by a predictor or by the model.
 
 A proposal is the crystal of the plan with the next ``attempt``, that is with the next random stream of its own, so that
 what is chosen depends on the seed and the index alone and not on the batch.
@@ -27,10 +27,16 @@ ATTEMPTS = 6
 """Proposals at most for a crystal that shall be new; the last one is kept, new or not, and the table says so."""
 
 DEFAULT_SELECTOR = "energy-above-hull"
+OWN = "own"
+"""The model itself: the proposal that it would change least (:mod:`crystalsmith.generation.misfit`)."""
+
 MAX_SELECT = 64
 
 Make = Callable[[Sequence[Plan]], CrystalBatch | None]
 """Plans to their crystals; None where memory ran out."""
+
+Misfit = Callable[[Sequence[Plan], CrystalBatch], Sequence[float]]
+"""How far crystals are from what their model would make of them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Choosing:
     Attributes:
         novel_to: folder of a reference set: a composition that it holds is turned down. Empty: none is.
         select: proposals for each crystal, of which the one of the lowest prediction stays.
-        selector: a bundled predictor, the folder of one, or a potential, whose hull is that of ``novel_to``.
+        selector: a bundled predictor, the folder of one, a potential, whose hull is that of ``novel_to``, or
+            :data:`OWN`.
     """
 
     novel_to: str = ""
@@ -51,6 +58,11 @@ class Choosing:
     def most(self) -> int:
         """Proposals for a crystal at most."""
         return max(self.select, ATTEMPTS if self.novel_to else 1)
+
+    @property
+    def one_plan(self) -> bool:
+        """Whether all proposals for a crystal are of one plan: losses of different templates do not compare."""
+        return self.select > 1 and self.selector == OWN and not self.novel_to
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Choosing:
@@ -67,7 +79,8 @@ class Choosing:
         if self.novel_to:
             names.append("composition_known")
         if self.select > 1:
-            names.append(f"predicted_{find_selector(self.selector, self.novel_to).name}")
+            own = self.selector == OWN
+            names.append(f"predicted_{'misfit' if own else find_selector(self.selector, self.novel_to).name}")
         return names
 
 
@@ -88,7 +101,8 @@ def make_choosing(novel_to: str | Path | None, select: int | None, selector: str
         raise InputError(f"--novel-to {novel_to} holds no structures; give a reference built from structures.")
     if wanted.select > 1:
         wanted = replace(wanted, selector=str(selector or DEFAULT_SELECTOR))
-        find_selector(wanted.selector, wanted.novel_to)
+        if wanted.selector != OWN:
+            find_selector(wanted.selector, wanted.novel_to)
     return wanted
 
 
@@ -105,7 +119,7 @@ class _Proposal:
 
 
 def chosen(
-    plans: Sequence[Plan], again: Callable[[int, int], Plan], make: Make, choosing: Choosing
+    plans: Sequence[Plan], again: Callable[[int, int], Plan], make: Make, misfit: Misfit, choosing: Choosing
 ) -> tuple[list[Plan], CrystalBatch] | None:
     """The chosen plans and their crystals, or None where memory ran out.
 
@@ -113,6 +127,7 @@ def chosen(
         plans: the first proposals.
         again: index of a crystal and number of the attempt -> its plan.
         make: plans to crystals.
+        misfit: of crystals, for :data:`OWN`.
         choosing: what decides.
     """
     best: dict[int, _Proposal] = {}
@@ -122,7 +137,7 @@ def chosen(
         made = make(waiting)
         if made is None:
             return None
-        for proposal in _judged(waiting, made, choosing):
+        for proposal in _judged(waiting, made, misfit, choosing):
             index = proposal.plan.index
             count[index] += 1
             if index not in best or proposal.rank() < best[index].rank():
@@ -136,12 +151,14 @@ def chosen(
     return told, CrystalBatch.from_arrays([one.crystal for one in kept])
 
 
-def _judged(plans: Sequence[Plan], made: CrystalBatch, choosing: Choosing) -> list[_Proposal]:
+def _judged(plans: Sequence[Plan], made: CrystalBatch, misfit: Misfit, choosing: Choosing) -> list[_Proposal]:
     crystals = made.crystals()
     reference = _reference(choosing.novel_to) if choosing.novel_to else None
     known = [reference is not None and reference.knows_composition(z.astype(np.int64)) for _, _, z in crystals]
     values = [0.0] * len(crystals)
-    if choosing.select > 1:
+    if choosing.select > 1 and choosing.selector == OWN:
+        values = list(misfit(plans, made))
+    elif choosing.select > 1:
         values = list(find_selector(choosing.selector, choosing.novel_to)(crystals))
     return [_Proposal(*one) for one in zip(plans, crystals, known, values, strict=True)]
 

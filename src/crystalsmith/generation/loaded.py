@@ -152,7 +152,8 @@ class LoadedModel:
                 from, and draw its elements anew.
             novel_to: a reference set: a crystal whose reduced formula it holds is turned down and made again.
             select: proposals for each crystal; the one of the lowest predicted energy above the hull stays.
-            selector: what else to select by: another predictor, or a potential on the hull of ``novel_to``.
+            selector: what else to select by: another predictor, a potential on the hull of ``novel_to``, or ``own``,
+                the proposal that the model itself would change least.
             properties: targets, ``{"band_gap": 2.0}``; a list is taken in turn, ``"0.5..3"`` is drawn from.
             targets: a table of them, a row per crystal: a mapping of columns, a data frame or a CSV file.
             guidance: how strongly targets are followed, for all or by property.

@@ -13,7 +13,7 @@ from crystalsmith.checkpoints.model import SAMPLING, Model
 from crystalsmith.diffusion.composition import CountBounds, remask
 from crystalsmith.elements import MASK, symbol
 from crystalsmith.errors import InputError
-from crystalsmith.generation.choosing import make_choosing
+from crystalsmith.generation.choosing import Choosing, make_choosing
 from crystalsmith.generation.compositions import Compositions, make_compositions
 from crystalsmith.generation.contradictions import partly_outside, refuse_contradictions, sizes_left_out
 from crystalsmith.generation.num_atoms import Histogram, check_histogram, parse_num_atoms
@@ -45,7 +45,10 @@ from crystalsmith.properties import canonical_name
 MAX_CRYSTALS = 2**32
 """Crystal indices take one word of the random stream's counter."""
 
-NOT_OF_THE_SOLVER = ("solver", "steps", "temperature", "space_group", "templates", "targets", "guidance")
+NOT_OF_THE_SOLVER = (
+    *("solver", "steps", "temperature", "space_group", "templates", "targets", "guidance"),
+    *("select", "selector"),
+)
 """Entries of a model's ``sampling`` that are no settings of its solver."""
 
 MAX_SEED = 2**63 - 1
@@ -106,7 +109,7 @@ def make_request(
     asked_groups = _space_group(model, steering, solver, targets)
     groups = make_space_groups(asked_groups, _templates(model, steering, asked_groups), instead)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
-    choosing = make_choosing(steering.novel_to, steering.select, steering.selector)
+    choosing = _choosing(steering, defaults)
     prefer = parse_preference(steering.prefer)
     if prefer and not model.process.corrupts_species:
         raise InputError(f"The model {model.metadata.name} is given its elements; leave --prefer out.")
@@ -128,6 +131,14 @@ def make_request(
         request = with_units(request, own)
     refuse_contradictions(model, request, steering)
     return request if groups is None else _within_space_groups(request, steering)
+
+
+def _choosing(steering: Steering, defaults: Mapping[str, Any]) -> Choosing | None:
+    """As the user says; how many proposals and by what, where they say nothing, as the model's own settings do."""
+    select, selector = steering.select, steering.selector
+    if select is None and selector is None and "select" in defaults:
+        select, selector = int(defaults["select"]), defaults.get("selector")
+    return make_choosing(steering.novel_to, select, selector)
 
 
 def _with_own(steering: Steering, defaults: Mapping[str, Any]) -> Any:

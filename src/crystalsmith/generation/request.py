@@ -99,6 +99,8 @@ class Request:
 
     def plan(self, index: int, attempt: int = 0) -> Plan:
         """All that decides crystal ``index``; of further attempts, all that decides the next proposal for it."""
+        if attempt and self.choosing is not None and self.choosing.one_plan:
+            return dataclasses.replace(self.plan(index), attempt=attempt)
         plan = self.without_symmetry(index, attempt)
         if self.space_groups is not None:
             return arranged(plan, self._limits(plan, self.space_groups))

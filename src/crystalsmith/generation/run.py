@@ -190,7 +190,7 @@ def _started(out: Path, options: Options, reporter: Reporter) -> _Session:
     for sentence in warnings_of(model, request, options.num_atoms):
         reporter.message(sentence)
     if request.choosing is not None and options.trajectories:
-        raise InputError("--trajectories shows one way to a crystal; leave --select and --novel-to out.")
+        raise InputError("--trajectories shows one way to a crystal; leave --novel-to out and give --select 1.")
     calls = NETWORK_CALLS_PER_STEP[request.solver]
     sharded = options.shard is not None or is_elsewhere(options)
     batch_size = options.batch_size or (

@@ -18,9 +18,10 @@ from crystalsmith.crystals import CrystalBatch, wrap
 from crystalsmith.diffusion.guidance import allow_elements, prefer_elements, sharpen_species
 from crystalsmith.diffusion.solvers import SOLVERS
 from crystalsmith.errors import InputError
-from crystalsmith.generation.choosing import Make, chosen
+from crystalsmith.generation.choosing import Make, Misfit, chosen
 from crystalsmith.generation.describe import Crystal
 from crystalsmith.generation.device import host_of, is_out_of_memory
+from crystalsmith.generation.misfit import misfits
 from crystalsmith.generation.plans.plan import Plan
 from crystalsmith.generation.progress import Reporter
 from crystalsmith.generation.request import Request
@@ -140,12 +141,18 @@ class Maker:
             make = partial(
                 _try_batch, self.model, self.sampling, device=self.device, callback=callback, denoiser=self.denoiser
             )
-            found = _chosen(self.request, some, make)
+            found = _chosen(self.request, some, make, self._misfit)
             if found is None:
                 self._halve(some)
                 continue
             yield FinishedBatch(*found, self.batch_size, time.perf_counter() - began, recorder)
             plans, done = plans[len(some) :], done + len(some)
+
+    def _misfit(self, plans: Sequence[Plan], crystals: CrystalBatch) -> list[float]:
+        denoiser = self.denoiser
+        if self.sampling.precision == "bf16":
+            denoiser = _autocast(denoiser, host_of(self.device))
+        return misfits(self.model, self.sampling, plans, crystals, self.device, denoiser)
 
     def _halve(self, plans: Sequence[Plan]) -> None:
         self.batch_size = _halved(plans)
@@ -261,10 +268,10 @@ def _autocast(denoiser: Denoiser, device: torch.device) -> Denoiser:
     return in_bf16
 
 
-def _chosen(request: Request, plans: list[Plan], make: Make) -> tuple[list[Plan], CrystalBatch] | None:
+def _chosen(request: Request, plans: list[Plan], make: Make, misfit: Misfit) -> tuple[list[Plan], CrystalBatch] | None:
     """The plans with their crystals, chosen among several proposals where the request says so."""
     if request.choosing is not None:
-        return chosen(plans, request.plan, make, request.choosing)
+        return chosen(plans, request.plan, make, misfit, request.choosing)
     batch = make(plans)
     return None if batch is None else (plans, batch)
 
