@@ -18,7 +18,7 @@ from crystalsmith.evaluation.potential.potentials import (
     mp2020_correction,
     refuse_scheme,
 )
-from crystalsmith.evaluation.potential.relaxation import relax
+from crystalsmith.evaluation.potential.relaxation import FILE, recover, relax
 from crystalsmith.evaluation.potential.relaxed import Relaxation, key_of
 from crystalsmith.evaluation.run import Options, evaluate
 from crystalsmith.files import append_line
@@ -273,3 +273,16 @@ def test_relaxed_crystals_are_files_with_their_symmetry(tmp_path) -> None:
     assert file_name("a/b", {"a_b"}) == "a_b-2"
     taken: set[str] = set()
     assert [file_name(name, taken) for name in ("x", "X", "x")] == ["x", "X-2", "x-3"]
+
+
+def test_a_file_without_results_stands_in_nobodys_way(tmp_path: Path) -> None:
+    """What a potential that cannot be loaded leaves behind."""
+    file = tmp_path / FILE
+    assert recover(file, Relaxation("no.such:potential"), resume=False) == []
+    assert recover(file, Relaxation("7net-0"), resume=False) == []
+    append_line(file, {"id": "a", "key": "k", "failure": "timeout"})
+    with pytest.raises(InputError, match="add --resume"):
+        recover(file, Relaxation("7net-0"), resume=False)
+    assert [one.id for one in recover(file, Relaxation("7net-0"), resume=True)] == ["a"]
+    with pytest.raises(InputError, match="another potential"):
+        recover(file, Relaxation("chgnet"), resume=True)

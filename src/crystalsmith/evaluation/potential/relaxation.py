@@ -252,20 +252,18 @@ RESULT = Record(
 
 
 def recover(file: Path, settings: Relaxation, resume: bool) -> list[Relaxed]:
-    """The results on disk; a last line cut short is dropped, and a file that is not there is begun.
+    """The results on disk; a last line cut short is dropped; a file without results is begun anew.
 
     Raises:
         InputError: if there are results and none are to be taken, or they are of other settings.
     """
-    if not file.exists():
+    lines = read_lines(file) if file.exists() else []
+    if len(lines) < 2:  # nothing was relaxed: its potential could not be loaded, say
+        replace_text(file, "")
         append_line(file, {"settings": identity(settings)})
         return []
     if not resume:
         raise InputError(f"{file} holds relaxations already; add --resume to go on with them, or choose another --out.")
-    lines = read_lines(file)
-    if not lines:
-        append_line(file, {"settings": identity(settings)})
-        return []
     mend = "choose another --out"
     head = parse_json(lines[0], str(file), Record({"settings": Record()}), mend)["settings"]
     with interpreting(str(file), mend):
