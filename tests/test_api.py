@@ -174,6 +174,8 @@ def test_the_best_of_each_formula_fits_80_columns() -> None:
 def test_energies_and_ranks_are_seen(tmp_path: Path) -> None:
     from ase.build import bulk
 
+    from crystalsmith.results import best_lines
+
     energies = tmp_path / "energies.csv"
     energies.write_text("id,formation_energy_per_atom\ncrystal-0,-2.0\ncrystal-1,-2.1\ncrystal-2,-3.0\n")
     salts = [bulk("NaCl", "rocksalt", a=5.6), bulk("NaCl", "zincblende", a=6.0), bulk("MgO", "rocksalt", a=4.2)]
@@ -181,6 +183,7 @@ def test_energies_and_ranks_are_seen(tmp_path: Path) -> None:
     judged = crystalsmith.evaluate(salts, known, energies=energies, corrections="none")
     assert judged.table.column("energy_rank") == [2, 1, 1]
     assert judged.best.column("id") == ["crystal-1", "crystal-2"]  # the most stable first
+    assert [line.split()[2] for line in best_lines(judged.best)[1:]] == ["-2.100", "-3.000"]  # of formation
     page = judged.report.read_text(encoding="utf-8")
     assert '"energy_rank"' in page
     assert page.index('id="crystals"') < page.index('id="missing-part"')  # results first

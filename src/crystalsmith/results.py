@@ -145,7 +145,7 @@ class Evaluation:
     def best(self) -> Table:
         """The crystal of lowest energy of each reduced formula, the most stable first; empty without energies."""
         rows = [row for row in self.table if row.get("energy_rank") == 1]
-        return Table(sorted(rows, key=lambda row: (_or_last(row["energy_above_hull"]), row["energy_per_atom"])))
+        return Table(sorted(rows, key=lambda row: (_or_last(row["energy_above_hull"]), _energy(row))))
 
     @property
     def report(self) -> Path:
@@ -384,6 +384,12 @@ def _or_last(value: float | None) -> float:
     return float("inf") if value is None else value
 
 
+def _energy(row: Mapping[str, Any]) -> float:
+    """eV/atom: total, or of formation where only that was given."""
+    total = row["energy_per_atom"]
+    return float(row["formation_energy_per_atom"] if total is None else total)
+
+
 def best_lines(best: Table, most: int = 10) -> list[str]:
     """The best crystal of each formula as lines of a table that fits 80 columns; none where there are no energies."""
     if not best:
@@ -393,5 +399,5 @@ def best_lines(best: Table, most: int = 10) -> list[str]:
         above = "" if row["energy_above_hull"] is None else f"{row['energy_above_hull']:.3f}"
         group = row["relaxed_space_group_0.01"] or row["space_group_0.1"] or ""
         name = f"{row['formula']} {row['id']}"
-        lines.append(f"{name[:31]:32}{row['energy_per_atom']:9.3f}{above:>12}  {group}")
+        lines.append(f"{name[:31]:32}{_energy(row):9.3f}{above:>12}  {group}")
     return [*lines, *([f"and {len(best) - most:,} more"] if len(best) > most else [])]

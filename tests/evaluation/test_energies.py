@@ -215,6 +215,17 @@ def test_crystal_energies_of_another_unit_are_refused(tmp_path, reference_folder
         evaluate(cifs, tmp_path / "out", Options(reference_folder, tmp_path / "e.csv", "none"))
 
 
+def test_a_crystal_whose_energy_makes_no_sense_has_none(tmp_path, reference_folder) -> None:
+    """It would be the most stable of all."""
+    cifs = write_cifs(tmp_path / "cifs", ["nacl", "kcl", "mgo"])
+    ids = sorted(p.stem for p in cifs.iterdir())
+    (tmp_path / "e.csv").write_text(f"id,formation_energy_per_atom\n{ids[0]},-2.0\n{ids[1]},-1.5e8\n{ids[2]},-2.5\n")
+    found = evaluate(cifs, tmp_path / "out", Options(reference_folder, tmp_path / "e.csv", "none"))["metrics"]
+    assert found["no_energy"] == {"count": 1, "ids": [ids[1]]}
+    assert found["energy_above_hull"]["of"] == 2
+    assert "-1.5e+08 eV/atom is no formation energy" in (tmp_path / "out" / "ledger.csv").read_text()
+
+
 def test_names_of_schemes() -> None:
     names = ("MP2020", "mp2020", "Mp-2020", "MaterialsProject2020Compatibility", "NONE", "TRI2024")
     assert [scheme_name(n) for n in names] == ["mp2020", "mp2020", "mp2020", "mp2020", "none", "tri2024"]

@@ -128,14 +128,18 @@ def place_energies(
 
 
 def _refuse_wild(crystals: Sequence[Judged]) -> None:
-    """Refuse energies that are of another unit or quantity; single wild ones are a crystal's own affair.
+    """Refuse energies that are of another unit or quantity; a crystal whose own makes no sense has none.
 
     Raises:
         InputError: if more than half of them make no sense.
     """
-    known = [(c.formation_energy, len(c.sample.numbers)) for c in crystals if c.formation_energy is not None]
-    if sum(not LOWEST <= energy <= HIGHEST for energy, _ in known) > len(known) / 2:
-        wild([energy for energy, _ in known], [size for _, size in known], "the crystals")
+    known = [(c, energy) for c in crystals if (energy := c.formation_energy) is not None]
+    out = [(c, energy) for c, energy in known if not LOWEST <= energy <= HIGHEST]
+    if len(out) > len(known) / 2:
+        wild([energy for _, energy in known], [len(c.sample.numbers) for c, _ in known], "the crystals")
+    for crystal, energy in out:
+        crystal.energy_per_atom = crystal.formation_energy = None
+        crystal.no_energy = f"{energy:.4g} eV/atom is no formation energy"
 
 
 def check_scheme(scheme: str | None, reference: Reference) -> None:

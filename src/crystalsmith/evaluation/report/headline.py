@@ -62,6 +62,25 @@ RATES = (
     ),
 )
 
+TILES = (
+    ("sun", "stable, unique and novel, within 0.1 eV/atom"),
+    ("stable", "stable, within 0.1 eV/atom"),
+    ("novel", "novel"),
+    ("unique", "unique"),
+    ("valid", "valid"),
+)
+"""What stands in large figures above all else, where it is known."""
+
+DISTANCES = {
+    "density_wasserstein": ("density", "Wasserstein distance, g/cm3; 0 is equal"),
+    "num_atoms_wasserstein": ("atoms in the cell", "Wasserstein distance, atoms; 0 is equal"),
+    "num_elements_wasserstein": ("elements in a crystal", "Wasserstein distance, elements; 0 is equal"),
+    "elements_jensen_shannon": ("elements", "Jensen-Shannon distance; 0 is equal, 1 has nothing in common"),
+    "space_groups_jensen_shannon": ("space groups", "Jensen-Shannon distance; 0 is equal, 1 has nothing in common"),
+    "density_in_range": ("density within that of the reference", ""),
+}
+"""What each distribution beside the reference is called, and what its figure is."""
+
 KINDS = (
     (STABLE, "stable", "stable"),
     (SUN, "sun", "S.U.N."),
@@ -69,9 +88,26 @@ KINDS = (
 )
 
 
+def tiles(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The few figures that are looked for first: value, interval, name."""
+    shown = []
+    for name, label in TILES:
+        value = found.get(name)
+        if value is not None and "rate" not in value:
+            value = value.get("0.1")
+        if value is not None and value["of"]:
+            percent = [f"{100 * value[k]:.0f}" for k in ("rate", "low", "high")]
+            shown.append((f"{percent[0]} %", f"{percent[1]} to {percent[2]}", label))
+    moved = found.get("rmsd", {})
+    if moved.get("of"):
+        spread = f"{moved['median_low']:.2g} to {moved['median_high']:.2g}"
+        shown.append((f"{moved['median']:.2g} Å", spread, "median displacement by relaxation"))
+    return shown
+
+
 def headline(found: dict[str, Any]) -> list[Line]:
     """The metrics, group by group."""
-    lines = [Line(CRYSTALS, "requested", str(found["requested"]), "all rates are of these, whatever became of them")]
+    lines = [Line(CRYSTALS, "requested", f"{found['requested']:,}", "all rates are of these, whatever became of them")]
     lines += [Line(group, label, rate_text(found[name]), why) for group, name, label, why in RATES if name in found]
     doubts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in found.get("doubts", {}).items())
     if doubts:
@@ -150,8 +186,8 @@ def _beside_the_reference(found: dict[str, Any]) -> list[Line]:
     lines = []
     for name, value in (found.get("distributions") or {}).items():
         text = rate_text(value) if isinstance(value, dict) else f"{value:.3g}" if value is not None else ""
-        why = "a distance between distributions: 0 is equal" if name.endswith(("wasserstein", "shannon")) else ""
-        lines.append(Line(DATA, name.replace("_", " "), text, why))
+        label, why = DISTANCES.get(name, (name.replace("_", " "), ""))
+        lines.append(Line(DATA, label, text, why))
     for name, label in (
         ("radioactive", "a radioactive element"),
         ("noble_gases", "a noble gas"),
@@ -164,7 +200,7 @@ def _beside_the_reference(found: dict[str, Any]) -> list[Line]:
 def _variety(found: dict[str, Any]) -> list[Line]:
     diversity = found["diversity"]
     counts = ", ".join(
-        f"{diversity[k]} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")
+        f"{diversity[k]:,} {k.replace('_', ' ')}" for k in ("formulas", "chemical_systems", "space_groups")
     )
     lines = [Line(NEW, "diversity", counts), Line(CRYSTALS, "in P1, 0.1 angstrom", rate_text(diversity["in_p1"]))]
     vendi = found.get("vendi")
@@ -220,12 +256,12 @@ def rate_text(value: dict[str, Any]) -> str:
     if not value["of"]:
         return "none"
     percent = [100 * value[k] for k in ("rate", "low", "high")]
-    return f"{percent[0]:.3g} % ({percent[1]:.3g} to {percent[2]:.3g}), {value['count']} of {value['of']}"
+    return f"{percent[0]:.3g} % ({percent[1]:.3g} to {percent[2]:.3g}), {value['count']:,} of {value['of']:,}"
 
 
 def spread_text(value: dict[str, Any]) -> str:
     """A distribution in a line."""
     text = f"median {value['median']:.3g} ({value['median_low']:.3g} to {value['median_high']:.3g}), "
-    text += f"mean {value['mean']:.3g}, 5 % {value['q05']:.3g}, 95 % {value['q95']:.3g}"
+    text += f"mean {value['mean']:.3g}, nine in ten from {value['q05']:.3g} to {value['q95']:.3g}"
     extra = [f"{value[k]} {k}" for k in ("unmatched", "unknown") if value.get(k)]
     return ", ".join([text, *extra])

@@ -17,7 +17,7 @@ from crystalsmith.evaluation.conventions import METASTABLE
 from crystalsmith.evaluation.judged import Judged
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.reference.known import Reference
-from crystalsmith.evaluation.report.headline import ORDER, headline
+from crystalsmith.evaluation.report.headline import ORDER, headline, tiles
 from crystalsmith.evaluation.report.hull import SYSTEM_HEAD, system_rows
 from crystalsmith.evaluation.report.phases import phase_diagrams
 from crystalsmith.symmetry.groups import centring
@@ -84,7 +84,8 @@ def page(
     """
     wanted = (*SHOWN[:2], *asked.columns, *SHOWN[2:])
     columns = [name for name in wanted if any(row[name] not in (None, "") for row in rows)]
-    payload = _common([metrics], ["crystals"]) | {
+    payload = _common([metrics], [""]) | {
+        "tiles": tiles(metrics["metrics"]),
         "columns": columns,
         "flags": [name for name in columns if name in FLAGS or name.startswith(HIT) or name == "meets_requirements"],
         "rows": [[row[name] for name in columns] for row in rows],
@@ -102,8 +103,8 @@ def page(
     }
     found = metrics["run"].get("reference")
     against = "without a reference" if found is None else f"against {found['name']} ({_size(found)})"
-    subtitle = f"{metrics['metrics']['requested']} crystals of {metrics['run']['structures']}, {against}; "
-    return _fill("Evaluation of crystals", subtitle + str(metrics["run"]["created"]), payload)
+    subtitle = f"{metrics['metrics']['requested']:,} crystals of {metrics['run']['structures']}, {against}; "
+    return _fill("Evaluation of crystals", subtitle + str(metrics["run"]["created"])[:16].replace("T", " "), payload)
 
 
 def comparison(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
@@ -133,7 +134,7 @@ def _common(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, A
 def _size(reference: dict[str, Any]) -> str:
     counts = reference["counts"]
     scheme = reference.get("corrections") or "no energies"
-    return f"{counts.get('structures', 0)} structures, {counts.get('hull_entries', 0)} hull entries, {scheme}"
+    return f"{counts.get('structures', 0):,} structures, {counts.get('hull_entries', 0):,} hull entries, {scheme}"
 
 
 def compact(arrays: Arrays | None) -> dict[str, list[float]] | None:

@@ -156,7 +156,8 @@ function phase() {
 }
 
 // --- the table of crystals --------------------------------------------------------------------------------------------
-const state = { sort: 0, down: false, chosen: -1, page: 0, elements: new Set(), share: "share" };
+const lowest = data.rows ? data.columns.indexOf("energy_above_hull") : -1; // the best first, where energies say which
+const state = { sort: Math.max(0, lowest), down: false, chosen: -1, page: 0, elements: new Set(), share: "share" };
 const PAGE = 50;
 function shown() {
   const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -250,8 +251,13 @@ if (data.rows) {
     phase();
   } else $("phases-part").remove();
   draw();
-  const first = data.before.findIndex(Boolean);
-  if (first >= 0) choose(first);
+  const first = shown().find(({ i }) => data.before[i]);
+  if (first) choose(first.i);
+  data.tiles.forEach(([value, interval, name]) => $("tiles").append(element("div", {}, element("b", {}, value), element("i", {}, interval), element("span", {}, name))));
+  document.querySelectorAll("h2:not(#name)").forEach((title, k) => {
+    title.id = title.id || `part-${k}`;
+    $("contents").append(element("a", { href: `#${title.id}` }, title.textContent));
+  });
 } else {
   document.querySelectorAll(".single").forEach((part) => part.remove());
 }
