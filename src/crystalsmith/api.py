@@ -430,6 +430,7 @@ def score(
     split: str | None = None,
     limit: int | None = None,
     time_limit: float = 60.0,
+    disorder: str = "refuse",
     jobs: int = 1,
     out: str | Path | None = None,
 ) -> Score:
@@ -443,6 +444,7 @@ def score(
         split: of a prepared data set.
         limit: only the first so many targets.
         time_limit: seconds for one pair of structures.
+        disorder: partly occupied sites: ``refuse`` the crystal, or take the ``largest`` occupancy.
         jobs: worker processes.
         out: folder for the results; None for a temporary one.
 
@@ -453,19 +455,20 @@ def score(
 
     scratch = Scratch()
     place = scratch.path / "score" if out is None else Path(out)
-    options = Options(rule=match_by, samples=samples, split=split, limit=limit, jobs=jobs, time_limit=time_limit)
+    options = Options(match_by, samples, split, limit, jobs, time_limit, disorder)
     files = _crystal_file(predicted, scratch, "predicted"), _crystal_file(truth, scratch, "truth")
     return Score(place, score_files(*files, place, options), scratch)
 
 
 @spoken
-def predict(model: str | Path, structures: Crystals) -> Predictions:
+def predict(model: str | Path, structures: Crystals, *, disorder: str = "refuse") -> Predictions:
     """A property of crystals by a trained predictor: ``crystalsmith predict``.
 
     Args:
         model: a bundled predictor (``"energy-above-hull"``, ``"band-gap"``) or the folder of one
             (``train(..., task="property")``).
         structures: crystals in memory or a file of them.
+        disorder: partly occupied sites: ``refuse`` the crystal, or take the ``largest`` occupancy.
 
     Raises:
         InputError: if the predictor or the crystals cannot be read.
@@ -475,7 +478,7 @@ def predict(model: str | Path, structures: Crystals) -> Predictions:
     from crystalsmith.evaluation.structures import read_samples
 
     predictor, scratch = load_predictor(model), Scratch()
-    rows = predicted_rows(predictor, read_samples(_crystal_file(structures, scratch)))
+    rows = predicted_rows(predictor, read_samples(_crystal_file(structures, scratch), disorder=disorder))
     return Predictions(predictor.name, predictor.note, Table(rows))
 
 

@@ -211,6 +211,15 @@ def generate(
             rich_help_panel=START,
         ),
     ] = False,
+    disorder: Annotated[
+        str | None,
+        typer.Option(
+            help="Partly occupied sites in the files of --start-from, --templates and --compositions: refuse the "
+            "crystal, or take the largest occupancy of each site.",
+            show_default="refuse",
+            rich_help_panel=START,
+        ),
+    ] = None,
     novel_to: Annotated[
         Path | None,
         typer.Option(
@@ -309,6 +318,7 @@ def generate(
         novel_to=None if novel_to is None else str(novel_to.resolve()),
         select=select,
         selector=selector,
+        disorder=disorder,
         properties=property_ or None,
         targets=None if targets is None else str(targets),
         guidance=guidance or None,

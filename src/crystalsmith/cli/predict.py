@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import DisorderOption, examples, print_json
 
 EPILOG = examples(
     "crystalsmith predict gap/best crystals --out gaps.csv",
@@ -21,6 +21,7 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Table to write (CSV).", show_default="STRUCTURES-PROPERTY.csv")
     ] = None,
+    disorder: DisorderOption = "refuse",
     as_json: Annotated[bool, typer.Option("--json", help="Print the values as JSON too.")] = False,
 ) -> None:
     """Predict a property of crystals and write it as a table of id, formula and value.
@@ -34,7 +35,7 @@ def predict(
     from crystalsmith.files import replace_text
 
     predictor = load_predictor(model)
-    rows = predicted_rows(predictor, read_samples(structures))
+    rows = predicted_rows(predictor, read_samples(structures, disorder=disorder))
     place = out or structures.with_name(f"{structures.stem}-{predictor.name}.csv")
     replace_text(place, csv_text([list(rows[0]), *(list(row.values()) for row in rows)]))
     known = sum(row[predictor.name] is not None for row in rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import DisorderOption, examples, print_json
 from crystalsmith.errors import InputError
 
 EPILOG = examples(
@@ -48,6 +48,7 @@ def score(
     ] = None,
     limit: Annotated[int, typer.Option(help="Score only the first so many targets; 0 for all.")] = 0,
     time_limit: Annotated[float, typer.Option(help="Seconds for one pair of structures.")] = 60.0,
+    disorder: DisorderOption = "refuse",
     jobs: Annotated[int, typer.Option(help="Worker processes of one thread; 0 for all cores.")] = 0,
     out: Annotated[
         Path | None,
@@ -72,6 +73,7 @@ def score(
         limit=limit or None,
         jobs=jobs or os.cpu_count() or 1,
         time_limit=time_limit,
+        disorder=disorder,
     )
     result = score_files(predicted, truth, place, options)
     if as_json:

@@ -76,6 +76,7 @@ def make_compositions(
     *,
     split: str | None = None,
     limit: int | None = None,
+    disorder: str = "refuse",
 ) -> Compositions | None:
     """Checked compositions, or None where nothing is asked for.
 
@@ -85,6 +86,7 @@ def make_compositions(
         elements: atomic numbers that the model knows.
         split: of the prepared data set, ``test`` if not said.
         limit: only so many of them, evenly spaced over the list.
+        disorder: what becomes of structures with partly occupied sites.
 
     Raises:
         InputError: if the list cannot be read, is empty, or asks for what the model does not know.
@@ -96,7 +98,7 @@ def make_compositions(
         return None
     if limit is not None and limit < 1:
         raise InputError(f"--limit is {limit}; give 1 at least.")
-    found = _read(source, split)
+    found = _read(source, split, disorder)
     if not len(found):
         raise InputError(f"{source} holds no composition; give a table with a column 'formula' and at least one row.")
     if limit is not None and limit < len(found):
@@ -109,7 +111,7 @@ def make_compositions(
     return found
 
 
-def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions:
+def _read(source: str | Path | Sequence[str], split: str | None, disorder: str) -> Compositions:
     from crystalsmith.data.dataset import FORMAT, CrystalDataset
     from crystalsmith.evaluation.structures import read_manifest, read_samples
 
@@ -128,7 +130,7 @@ def _read(source: str | Path | Sequence[str], split: str | None) -> Compositions
         raise InputError(f"--split chooses rows of a prepared data set, and {path} is none; leave it out.")
     if path.suffix.lower() == ".csv" and (table := _table(path)) is not None:
         return _unique(table)
-    return _unique([(s.id, *_formula(s.numbers)) for s in read_samples(path) if not s.failure])
+    return _unique([(s.id, *_formula(s.numbers)) for s in read_samples(path, disorder=disorder) if not s.failure])
 
 
 def _written_out(text: str) -> list[str]:

@@ -105,6 +105,7 @@ class LoadedModel:
         novel_to: str | Path | None = None,
         select: int | None = None,
         selector: str | Path | None = None,
+        disorder: str | None = None,
         properties: Mapping[str, Any] | Sequence[str] | None = None,
         targets: str | Path | Mapping[str, Sequence[Any]] | pandas.DataFrame | None = None,
         guidance: float | str | Mapping[str, float] | Sequence[str] | None = None,
@@ -154,6 +155,8 @@ class LoadedModel:
             select: proposals for each crystal; the one of the lowest predicted energy above the hull stays.
             selector: what else to select by: another predictor, a potential on the hull of ``novel_to``, or ``own``,
                 the proposal that the model itself would change least.
+            disorder: partly occupied sites in the files that are named: ``refuse`` the crystal, or take the ``largest``
+                occupancy.
             properties: targets, ``{"band_gap": 2.0}``; a list is taken in turn, ``"0.5..3"`` is drawn from.
             targets: a table of them, a row per crystal: a mapping of columns, a data frame or a CSV file.
             guidance: how strongly targets are followed, for all or by property.
@@ -196,6 +199,7 @@ class LoadedModel:
                 novel_to=None if novel_to is None else str(novel_to),
                 select=select,
                 selector=None if selector is None else str(selector),
+                disorder=disorder,
                 properties=columns or properties,
                 targets=table,
                 guidance=guidance,

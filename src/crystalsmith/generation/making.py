@@ -105,9 +105,10 @@ def make_request(
     if start is not None and start.strength < 1.0 and not start.redecorate:
         own_settings.pop("remask", None)  # it would forget the elements of the crystal
     instead = parse_template_elements(steering.template_elements)
-    check_template_elements(instead, steering.templates)
+    disorder = _disorder(steering)
+    check_template_elements(instead, steering.templates, disorder)
     asked_groups = _space_group(model, steering, solver, targets)
-    groups = make_space_groups(asked_groups, _templates(model, steering, asked_groups), instead)
+    groups = make_space_groups(asked_groups, _templates(model, steering, asked_groups), instead, disorder)
     given, wanted = steering.given(), (rules, start, targets, compositions, groups, num_atoms is not None)
     choosing = _choosing(steering, defaults)
     prefer = parse_preference(steering.prefer)
@@ -154,6 +155,20 @@ def _with_own(steering: Steering, defaults: Mapping[str, Any]) -> Any:
     return {name: value for name, value in own.items() if canonical_name(name) not in told} | named
 
 
+def _disorder(steering: Steering) -> str:
+    """What becomes of partly occupied sites of the crystals that are named.
+
+    Raises:
+        InputError: if none are.
+    """
+    files = (steering.start_from, steering.templates, steering.compositions)
+    if steering.disorder is not None and not any(isinstance(file, str | Path) for file in files):
+        raise InputError(
+            "--disorder is of the crystals of a file; give --start-from, --templates or --compositions FILE, too."
+        )
+    return steering.disorder or "refuse"
+
+
 def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
     """How many crystals: as asked, or what the steering calls for (rows of a table, samples of compositions).
 
@@ -166,7 +181,13 @@ def number_of(steering: Steering, asked: int | None, otherwise: int) -> int:
         samples = 1 if steering.samples is None else steering.samples
         if samples < 1:
             raise InputError(f"--samples is {samples}; give 1 at least.")
-        found = make_compositions(steering.compositions, range(1, MASK), split=steering.split, limit=steering.limit)
+        found = make_compositions(
+            steering.compositions,
+            range(1, MASK),
+            split=steering.split,
+            limit=steering.limit,
+            disorder=_disorder(steering),
+        )
         return samples * len(found or ())
     if steering.samples is not None:
         raise InputError("--samples counts crystals of each composition; give --compositions FILE, or --num instead.")
@@ -278,7 +299,13 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
 
 def _compositions(model: Model, wanted: Steering, asked: bool) -> Compositions | None:
     """The compositions asked for; they name every atom, so no other rule may."""
-    found = make_compositions(wanted.compositions, model.metadata.elements, split=wanted.split, limit=wanted.limit)
+    found = make_compositions(
+        wanted.compositions,
+        model.metadata.elements,
+        split=wanted.split,
+        limit=wanted.limit,
+        disorder=_disorder(wanted),
+    )
     names: tuple[str, ...] = (
         "formula",
         "formula_units",
@@ -310,6 +337,7 @@ def _steer(
         fix_elements=wanted.fix_elements or (csp and wanted.start_from is not None),
         resample=wanted.resample,
         redecorate=wanted.redecorate,
+        disorder=_disorder(wanted),
     )
     if start is not None:  # further crystals of a long file would start nothing
         start = dataclasses.replace(start, crystals=start.crystals[:num])

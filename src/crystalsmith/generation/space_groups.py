@@ -52,16 +52,18 @@ class SpaceGroups:
         file: of the templates, the folder that ``train --task arrangements`` wrote, or a bundled model that brings
             them; empty for those of MP-20.
         elements: of a crystal whose template is taken, an element and the one that stands in its place.
+        disorder: what becomes of its partly occupied sites (:func:`crystalsmith.data.readers.open_source`).
     """
 
     numbers: tuple[int, ...] = ()
     file: str = ""
     elements: tuple[tuple[int, int], ...] = ()
+    disorder: str = "refuse"
 
     @property
     def templates(self) -> Templates:
         """What the arrangements are drawn from."""
-        return _templates(self.file)
+        return _templates(self.file, self.disorder)
 
     @property
     def learned(self) -> Arrangements | None:
@@ -72,18 +74,22 @@ class SpaceGroups:
     def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
         """The space groups that ``dataclasses.asdict`` and JSON made plain."""
         instead = tuple((int(old), int(new)) for old, new in values.get("elements", ()))
-        return SpaceGroups(tuple(int(n) for n in values["numbers"]), str(values["file"]), instead)
+        disorder = str(values.get("disorder", "refuse"))
+        return SpaceGroups(tuple(int(n) for n in values["numbers"]), str(values["file"]), instead, disorder)
 
     def held(self, template: Template) -> tuple[int, ...]:
         """The element that each orbit of a template keeps, 0 where it is open; empty where all are."""
         if not self.elements:
             return ()
-        instead, own = dict(self.elements), _elements_of(self.file)[template]
+        instead, own = dict(self.elements), _elements_of(self.file, self.disorder)[template]
         return tuple(instead.get(own[ord(name) - ord("A")], 0) for name in template.pattern)
 
 
 def make_space_groups(
-    asked: str | int | Sequence[int] | None, file: str | None, elements: tuple[tuple[int, int], ...] = ()
+    asked: str | int | Sequence[int] | None,
+    file: str | None,
+    elements: tuple[tuple[int, int], ...] = (),
+    disorder: str = "refuse",
 ) -> SpaceGroups | None:
     """Checked space groups, or None where nothing is asked.
 
@@ -92,7 +98,7 @@ def make_space_groups(
             systems, ``any``, or ``free`` for none.
         file: of templates, a folder of ``train --task arrangements``, a bundled model that brings them, or a crystal
             (CIF, POSCAR, XYZ; several) whose own template is taken; None for those of MP-20.
-        elements: see :class:`SpaceGroups`; they need such a crystal.
+        elements, disorder: see :class:`SpaceGroups`; they need such a crystal.
 
     Raises:
         InputError: if it is none of these, or no known crystal has such a space group.
@@ -107,7 +113,7 @@ def make_space_groups(
     for part in parts:
         numbers |= _numbers(part.strip().lower())
     file = "" if file is None else str(file)
-    groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), file, elements)
+    groups = SpaceGroups(tuple(sorted(numbers)) if len(numbers) < 230 else (), file, elements, disorder)
     known = sorted({t.number for t in groups.templates.counts})
     if groups.numbers and not set(groups.numbers) & set(known):
         raise InputError(
@@ -164,16 +170,16 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 @lru_cache(maxsize=8)
-def _templates(file: str) -> Templates:
+def _templates(file: str, disorder: str = "refuse") -> Templates:
     if not file:
         return bundled_templates()
     path = _place(file)
     if path.is_dir():
         return read_templates(path / TEMPLATES)
-    return read_templates(path) if path.suffix == ".json" else _templates_of(path)
+    return read_templates(path) if path.suffix == ".json" else _templates_of(path, disorder)
 
 
-def check_template_elements(elements: tuple[tuple[int, int], ...], file: str | None) -> None:
+def check_template_elements(elements: tuple[tuple[int, int], ...], file: str | None, disorder: str = "refuse") -> None:
     """Make sure that the crystals of a file of templates have the elements whose places are named.
 
     Raises:
@@ -186,7 +192,7 @@ def check_template_elements(elements: tuple[tuple[int, int], ...], file: str | N
             "--template-elements says what stands in place of the elements of a crystal; give that crystal as "
             "--templates FILE (CIF, POSCAR, XYZ)."
         )
-    for own in _elements_of(file).values():
+    for own in _elements_of(file, disorder).values():
         for old, _ in elements:
             if old not in own:
                 held = ", ".join(symbol(z) for z in own)
@@ -194,10 +200,10 @@ def check_template_elements(elements: tuple[tuple[int, int], ...], file: str | N
 
 
 @lru_cache(maxsize=8)
-def _elements_of(file: str) -> dict[Template, tuple[int, ...]]:
+def _elements_of(file: str, disorder: str) -> dict[Template, tuple[int, ...]]:
     """The elements A, B, ... of the pattern of each template in a file of crystals, those of the first that has it."""
     found: dict[Template, tuple[int, ...]] = {}
-    for one in _arranged(Path(file)):
+    for one in _arranged(Path(file), disorder):
         found.setdefault(one.template, one.elements)
     return found
 
@@ -223,15 +229,15 @@ def models_with_templates() -> dict[str, Path]:
     return {name: folder for name, folder in bundled_models().items() if (folder / TEMPLATES).is_file()}
 
 
-def _templates_of(path: Path) -> Templates:
+def _templates_of(path: Path, disorder: str) -> Templates:
     """The templates of the crystals in a file."""
-    return count_templates(_arranged(path), str(path))
+    return count_templates(_arranged(path, disorder), str(path))
 
 
-def _arranged(path: Path) -> list[Arranged]:
+def _arranged(path: Path, disorder: str) -> list[Arranged]:
     """The symmetry of each crystal in a file, reduced as training data are."""
     found = []
-    for place, crystal in enumerate(read_crystals(path, elements_matter=False), start=1):
+    for place, crystal in enumerate(read_crystals(path, disorder, elements_matter=False), start=1):
         frac, cell, numbers = reduced(crystal)
         one = template_of(np.array(frac), np.array(cell), np.array(numbers, dtype=np.int64))
         if one is None:

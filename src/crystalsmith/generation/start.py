@@ -67,6 +67,7 @@ def make_starts(
     fix_elements: bool = False,
     resample: int | None = None,
     redecorate: bool = False,
+    disorder: str = "refuse",
 ) -> Starts | None:
     """A checked start, or None where nothing is asked for.
 
@@ -83,7 +84,7 @@ def make_starts(
     others = [name for name in given if name not in ("strength", "redecorate")]
     if redecorate and others:
         raise InputError(f"--redecorate draws every element anew and keeps the space group; leave --{others[0]} out.")
-    crystals = read_crystals(Path(file)) if isinstance(file, (str, Path)) else tuple(file)
+    crystals = read_crystals(Path(file), disorder) if isinstance(file, (str, Path)) else tuple(file)
     if redecorate:
         crystals = tuple(reduced(one) for one in crystals)
     where = str(file) if isinstance(file, (str, Path)) else "the crystals given"
@@ -106,19 +107,20 @@ def reduced(crystal: Plain) -> Plain:
     return (frac @ np.linalg.inv(transform[0])).tolist(), found[0].tolist(), numbers.tolist()
 
 
-def read_crystals(path: Path, elements_matter: bool = True) -> tuple[Plain, ...]:
+def read_crystals(path: Path, disorder: str = "refuse", elements_matter: bool = True) -> tuple[Plain, ...]:
     """All crystals of a file or folder, atoms in the order of the file, cells not reduced.
 
     They come through the reader that ``data prepare`` uses, so a file is the same crystal everywhere.
 
     Args:
         path: anything that ``data prepare`` reads (``docs/data.md``).
+        disorder: what becomes of partly occupied sites (:func:`crystalsmith.data.readers.open_source`).
         elements_matter: refuse a POSCAR that names no elements.
 
     Raises:
         InputError: if the file cannot be read, or one of its crystals cannot be trusted.
     """
-    source = open_source(path, elements_matter=elements_matter)
+    source = open_source(path, disorder, elements_matter)
     heard = Heard(source)
     found: list[Plain] = []
     for chunk in source.chunks(100):

@@ -44,6 +44,7 @@ class Steering:
         select: proposals for each crystal, of which the one of the lowest prediction stays.
         selector: for that: a predictor, bundled or a folder (of the energy above the hull if nothing is said), or a
             potential on the hull of ``novel_to``.
+        disorder: what becomes of partly occupied sites in the files that are named, ``refuse`` or ``largest``.
         properties: targets of properties that the model knows, ``{"band_gap": 2.0}`` or ``["band_gap=2.0"]``; a value
             may be several separated by commas, taken in turn, or a range ``0.5..3`` to draw from.
         targets: CSV file of targets, a column per property, rows taken in turn.
@@ -78,6 +79,7 @@ class Steering:
     novel_to: str | None = None
     select: int | None = None
     selector: str | None = None
+    disorder: str | None = None
     properties: Mapping[str, Any] | Sequence[str] | None = None
     targets: str | None = None
     guidance: float | str | Mapping[str, float] | Sequence[str] | None = None

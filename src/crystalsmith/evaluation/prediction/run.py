@@ -41,6 +41,7 @@ class Options:
         limit: only the first so many targets.
         jobs: worker processes.
         time_limit: seconds for one pair.
+        disorder: what becomes of partly occupied sites (:func:`crystalsmith.data.readers.open_source`).
     """
 
     rule: str | None = None
@@ -49,6 +50,7 @@ class Options:
     limit: int | None = None
     jobs: int = 1
     time_limit: float = 60.0
+    disorder: str = "refuse"
 
 
 def score_files(predicted: Path, truth: Path, out: Path, options: Options) -> dict[str, Any]:
@@ -64,9 +66,9 @@ def score_files(predicted: Path, truth: Path, out: Path, options: Options) -> di
         InputError: if an input cannot be read, the two do not belong together, or the disk does not take the results.
     """
     began = time.perf_counter()
-    made = read_samples(predicted)
+    made = read_samples(predicted, disorder=options.disorder)
     asked = asked_for(predicted)
-    targets = _with_structure(read_truth(truth, options.split, asked), truth)[: options.limit]
+    targets = _with_structure(read_truth(truth, options.split, asked, options.disorder), truth)[: options.limit]
     rule, made_for = assign(made, targets, options.rule)
     most = max(len(numbers) for numbers in made_for)
     samples = sorted({1, most} if options.samples is None else {k for k in options.samples if k <= most} or {most})
@@ -113,7 +115,7 @@ def asked_for(predicted: Path) -> set[str] | None:
     return set(compositions["ids"]) if isinstance(compositions, Mapping) else None
 
 
-def read_truth(path: Path, split: str | None, asked: set[str] | None) -> list[Sample]:
+def read_truth(path: Path, split: str | None, asked: set[str] | None, disorder: str = "refuse") -> list[Sample]:
     """The true structures: those of a prepared data set or of any other input, of those asked for if that is known.
 
     Raises:
@@ -130,7 +132,7 @@ def read_truth(path: Path, split: str | None, asked: set[str] | None) -> list[Sa
     elif split is not None:
         raise InputError(f"--split chooses rows of a prepared data set, and {path} is none; leave it out.")
     else:
-        found = [sample for sample in read_samples(path) if asked is None or sample.id in asked]
+        found = [sample for sample in read_samples(path, disorder=disorder) if asked is None or sample.id in asked]
     if not found:
         what = "was asked for in the run" if asked is not None else "is in that split"
         raise InputError(f"No structure of {path} {what}; check that the two belong together.")
@@ -176,7 +178,10 @@ def _range(samples: Mapping[str, int]) -> str:
 def _with_structure(truth: Sequence[Sample], path: Path) -> list[Sample]:
     bad = next((sample for sample in truth if sample.failure), None)
     if bad is not None:
-        raise InputError(f"{path}: the structure {bad.id} cannot be used ({bad.detail}); mend it or leave it out.")
+        reason = bad.failure.replace("_", " ")
+        raise InputError(
+            f"{path}: the structure {bad.id} cannot be used ({reason}: {bad.detail}); mend it or leave it out."
+        )
     return list(truth)
 
 

@@ -121,7 +121,7 @@ def _built(
         parts.append(gathered.entries.checked(", ".join(str(path) for path in structures)))
     entries = Entries.join(parts) if parts else Entries([], [], [])
     if not gathered.ids and not entries.names:
-        raise InputError(f"{inputs[0]} holds neither structures nor energies that can be used; check the file.")
+        raise InputError(f"{inputs[0]} holds neither structures nor energies that can be used{gathered.why()}.")
     scheme = _scheme(scheme_name(corrections), entries)
     known = given if given is not None and entries.elemental_energies is None else entries.elemental_energies
     arrays = {**(gathered.arrays() if gathered.ids else {}), **_hull_arrays(entries)}
@@ -164,6 +164,14 @@ class _Gathered:
     refused: dict[str, int] = field(default_factory=dict)
     noted: dict[str, int] = field(default_factory=dict)
     files_left_out: int = 0
+
+    def why(self) -> str:
+        """Of what was refused: the reasons, and what would help."""
+        if not self.refused:
+            return "; check the file"
+        counts = ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in sorted(self.refused.items()))
+        help_ = "take the largest occupancies by --disorder largest" if "disordered" in self.refused else "mend them"
+        return f" (refused: {counts}); {help_}"
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All arrays of the format, sorted by formula."""
