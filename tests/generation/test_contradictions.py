@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from crystalsmith.checkpoints.find import load_model
-from crystalsmith.elements import NUMBERS, parse_chemical_system
+from crystalsmith.data.computed import hhi_of_elements
+from crystalsmith.elements import DENY_LISTS, NUMBERS, parse_chemical_system
 from crystalsmith.errors import InputError
+from crystalsmith.evaluation.reference.build import build_reference
 from crystalsmith.generation.making import make_request, warnings_of
 from crystalsmith.generation.num_atoms import MAX_ATOMS
 from crystalsmith.generation.rules import parse_formula
@@ -31,6 +33,7 @@ def files(tmp_path_factory):
     fcc = 2.1 * np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])
     for name, numbers in (("nacl", [11, 17]), ("mgo", [12, 8])):
         (place / f"{name}.cif").write_text(cif_text(name, corners, fcc, np.array(numbers)))
+    build_reference([place / "nacl.cif"], place / "known")
     (place / "list.csv").write_text("Formula;num_atoms\nNaCl;2.0\nMgO;4\n")
     return place
 
@@ -48,6 +51,13 @@ CHOICES = {
     "space_group": ["225", "any", "free", "1"],
     "templates": ["nacl.cif"],
     "num_atoms": ["1", "2", "4-7"],
+    "deny_list": ["radioactive", "scarce"],
+    "max_hhi": ["1500"],
+    "prefer": ["Li=3,O=0.5"],
+    "redecorate": ["nacl.cif"],
+    "template_elements": ["Na=K"],
+    "novel_to": ["known"],
+    "selector": ["own"],
 }
 FRAGMENTS = [{name: value} for name, values in CHOICES.items() for value in values]
 PAIRS = [a | b for a, b in combinations(FRAGMENTS, 2) if set(a) != set(b)]
@@ -61,6 +71,16 @@ def options(fragment: dict, files) -> dict:
             found[name] = str(files / found[name])
     if "start_from" in found:
         found["fix_elements"] = True
+    if "redecorate" in found:
+        found |= {"start_from": str(files / found["redecorate"]), "redecorate": True}
+    if "template_elements" in found:
+        found |= {"templates": str(files / "nacl.cif")}
+    if "max_hhi" in found:
+        found["max_hhi"] = float(found["max_hhi"])
+    if "novel_to" in found:
+        found["novel_to"] = str(files / "known")
+    if "selector" in found:
+        found["select"] = 2
     if "target" in found:
         found["properties"] = {"chemical_system": found.pop("target").split(",")}
     return found
@@ -78,6 +98,8 @@ def holds(fragment: dict, plan, model) -> list[str]:
     certain = {z for z, _ in plan.counts} | set(plan.required)
     if plan.start is not None and plan.start.fix_elements:
         certain |= set(plan.start.numbers)
+    if plan.arrangement is not None:
+        certain |= set(plan.arrangement.held) - {0}
     possible = {z for z, _ in plan.counts} or set(plan.allowed) or set(model.metadata.elements)
     if "target" in fragment:
         system = set(parse_chemical_system(str(dict(plan.targets)["chemical_system"])))
@@ -92,6 +114,19 @@ def holds(fragment: dict, plan, model) -> list[str]:
         some = set(parse_chemical_system(fragment["deny"]))
         broken += ["deny"] * bool(certain & some)
         possible -= some
+    if "deny_list" in fragment:
+        some = DENY_LISTS[fragment["deny_list"]]
+        broken += ["deny_list"] * bool(certain & some)
+        possible -= some
+    if "max_hhi" in fragment:
+        supply = (hhi_of_elements(0) + hhi_of_elements(1)) / 2
+        some = {z for z in range(1, 101) if not supply[z - 1] <= float(fragment["max_hhi"])}
+        broken += ["max_hhi"] * bool(certain & some)
+        possible -= some
+    if "redecorate" in fragment:
+        broken += ["redecorate"] * (plan.start is None or not plan.start.redecorate)
+    if "template_elements" in fragment:
+        broken += ["template_elements"] * (plan.arrangement is None or 19 not in plan.arrangement.held)
     if "require" in fragment:
         broken += ["require"] * (not set(parse_chemical_system(fragment["require"])) <= possible | certain)
     broken += ["nothing is possible"] * (not possible)
@@ -179,6 +214,16 @@ def test_sizes_that_are_not_made_are_told(model) -> None:
     request = make_request(model, num=1, num_atoms="4-9")
     assert any("only 4, 7 are made" in s for s in warnings_of(model, request, "4-9"))
     assert not any("are made" in s for s in warnings_of(model, make_request(model, num=1, num_atoms="7"), "7"))
+
+
+def test_templates_of_a_crystal_are_not_left_for_another_size(model, files) -> None:
+    wanted = Steering(templates=str(files / "nacl.cif"))
+    request = make_request(model, num=4, num_atoms="1-4", steering=wanted)
+    assert {plan.num_atoms for plan in request.plans(range(4))} == {2}
+    assert any("only 2 are made" in s for s in warnings_of(model, request, "1-4"))
+    for further in ({"num_atoms": 4}, {"steering": Steering(templates=str(files / "nacl.cif"), formula="MgF2")}):
+        with pytest.raises(InputError, match=r"No template of .*nacl.cif"):
+            make_request(model, num=1, **{"steering": wanted} | further)
 
 
 @pytest.mark.parametrize("asked", ["1000000000", "1-1000000000", str(MAX_ATOMS + 1), "9" * 5000])

@@ -149,11 +149,15 @@ def sizes_left_out(asked: object, request: Request) -> list[str]:
     if not (dash and low.strip().isdigit() and high.strip().isdigit()):
         return []
     sizes, wanted = sorted(request.num_atoms), range(int(low), int(high) + 1)
-    missing = [n for n in wanted if n not in request.num_atoms]
+    groups = request.space_groups
+    if groups is not None and groups.of_crystals:
+        own = {groups.templates.size(template) for template in groups.templates.counts}
+        sizes = [n for n in sizes if n in own]
+    missing = [n for n in wanted if n not in sizes]
     if not missing or request.start is not None or (request.rules is not None and request.rules.formula):
         return []
     shown = ", ".join(map(str, sizes[:12])) + (", ..." if len(sizes) > 12 else "")
     return [
-        f"--num-atoms {asked}: only {shown} are made, as the model saw no others of that range (or the rules leave no "
-        "others); to ask for them all the same, give a file of numbers of atoms and weights."
+        f"--num-atoms {asked}: only {shown} are made, as the model saw no others of that range (or the rules or "
+        "templates leave no others); to ask for them all the same, give a file of numbers of atoms and weights."
     ]

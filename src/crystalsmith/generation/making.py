@@ -290,6 +290,8 @@ def _within_space_groups(request: Request, wanted: Steering) -> Request:
             else "has the number of atoms and elements asked for"
         )
         group = "any" if wanted.space_group is None else wanted.space_group
+        if request.space_groups.of_crystals:
+            raise InputError(f"No template of {request.space_groups.file} {what}; change one of them.")
         raise InputError(
             f"No known crystal of space group {group} {what}; choose another "
             f"{'composition' if counts else '--num-atoms'} or --space-group any."

@@ -70,6 +70,12 @@ class SpaceGroups:
         """How compositions choose among them, where that was learned."""
         return _learned(self.file)
 
+    @property
+    def of_crystals(self) -> bool:
+        """Whether the templates are those of crystals that the user named, beside which no other will do."""
+        path = _place(self.file)
+        return bool(self.file) and path.is_file() and path.suffix != ".json"
+
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> SpaceGroups:
         """The space groups that ``dataclasses.asdict`` and JSON made plain."""
@@ -212,7 +218,7 @@ def _elements_of(file: str, disorder: str) -> dict[Template, tuple[int, ...]]:
 def _learned(file: str) -> Arrangements | None:
     """Of a file of templates that beside it; of a crystal that of the package."""
     path = _place(file)
-    if not file or (path.is_file() and path.suffix != ".json"):
+    if not file or SpaceGroups(file=file).of_crystals:
         return load_arrangements(TABLES / LEARNED)
     beside = (path if path.is_dir() else path.parent) / LEARNED
     return load_arrangements(beside) if beside.is_file() else None

@@ -104,7 +104,7 @@ def weights(limits: Limits) -> dict[Template, float]:
         if not found:  # no known crystal has such counts
             found = [t for t in sized if _number_of_ways(templates.orbit_sizes(t), counts)]
     known = {t: float(templates.counts[t]) for t in found}
-    if not numbers or numbers == {1}:
+    if not groups.of_crystals and (not numbers or numbers == {1}):
         # Where no known arrangement fits, every atom stands where it likes.
         asked = [sum(n for _, n in counts)] if counts else [n for n, share in sizes or () if share > 0 and n >= orbits]
         missing = set(asked) - {templates.size(t) for t in known}
