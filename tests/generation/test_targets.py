@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Iterable
 
 import numpy as np
@@ -54,6 +55,20 @@ def seen(model, text: str, indices: Iterable[int], **more) -> Conditions:
     batch = CrystalBatch.from_arrays([([[0.0] * 3], np.eye(3), [1])] * len(plans))
     follow(denoiser, model, request.sampling, plans, torch.device("cpu"))(batch, torch.ones(len(plans)))
     return told[0]
+
+
+def test_classes_and_space_groups_go_by_their_words(model, conditional, tmp_path) -> None:
+    assert values(one(model, "space_group=Fm-3m,P 63/m m c,62"), 0, range(3)) == [225, 194, 62]
+    with pytest.raises(InputError, match=r"'Fm-3q' is none of .*its number"):
+        one(model, "space_group=Fm-3q")
+    shutil.copytree(conditional, tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["metadata"]["properties"]["space_group"] = {"kind": "category", "classes": ["Metal", "semi conductor"]}
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    told = load_model(tmp_path / "m")
+    assert values(one(told, "space_group=semi conductor,metal,2"), 0, range(3)) == [2, 1, 2]
+    with pytest.raises(InputError, match="'wood' is none of metal, semi conductor"):
+        one(told, "space_group=wood")
 
 
 def test_values_are_taken_in_turn(model) -> None:

@@ -137,7 +137,7 @@ def _numbers(text: str) -> set[int]:
         first, last = CRYSTAL_SYSTEMS[text]
     elif low.isdigit() and (not dash or high.isdigit()):
         first, last = int(low), int(high if dash else low)
-    elif number := _symbols().get(_bare(text)):
+    elif number := group_symbols().get(_bare(text)):
         first = last = number
     else:
         raise InputError(
@@ -151,7 +151,7 @@ def _numbers(text: str) -> set[int]:
 
 
 @lru_cache(maxsize=1)
-def _symbols() -> dict[str, int]:
+def group_symbols() -> dict[str, int]:
     """Number by Hermann-Mauguin symbol, short and full, of the standard settings."""
     from moyopy import SpaceGroupType
 

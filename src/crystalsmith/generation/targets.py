@@ -13,6 +13,7 @@ from crystalsmith.data.delimited import Delimited
 from crystalsmith.elements import chemical_system, parse_chemical_system
 from crystalsmith.errors import InputError
 from crystalsmith.generation.plans.plan import Value
+from crystalsmith.generation.space_groups import group_symbols
 from crystalsmith.properties import canonical_name
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def make_targets(
     targets = []
     for name, value in wanted.items():
         config = configs[name]
-        values, bounds = _read(config, value)
+        values, bounds = _read(config, value, _words(config, model))
         targets.append(Target(config.name, config.kind, values, bounds, factors.get(config.name, factors[""])))
     if unused := sorted(set(factors) - {""} - {t.name for t in targets}):
         raise InputError(f"--guidance {unused[0]}: that property has no target; give --property {unused[0]}=VALUE.")
@@ -183,9 +184,20 @@ def _find(name: str, known: Mapping[str, ConditionConfig], model: str) -> Condit
     raise InputError(f"The model {model} does not know the property '{name}': {what}; {mend}.")
 
 
-def _read(config: ConditionConfig, value: Any) -> tuple[tuple[Value, ...], tuple[float, float] | None]:
+def _words(config: ConditionConfig, model: Model) -> Mapping[str, float]:
+    """Number by word, in small letters, of a property that counts classes: those of its labels, or space groups."""
+    if config.kind != "category":
+        return {}
+    classes = model.metadata.properties.get(config.name, {}).get("classes", ())
+    found = {str(word).strip().lower(): float(number) for number, word in enumerate(classes, start=1)}
+    return found or (group_symbols() if canonical_name(config.name) == "space_group" else {})
+
+
+def _read(
+    config: ConditionConfig, value: Any, words: Mapping[str, float]
+) -> tuple[tuple[Value, ...], tuple[float, float] | None]:
     if isinstance(value, str) and ".." in value and config.kind != "elements":
-        low, high = (_number(config, part) for part in value.split("..", 1))
+        low, high = (_number(config, part, words) for part in value.split("..", 1))
         if low is None or high is None or not low < high:
             raise InputError(f"--property {config.name}={value} is an empty range; write the smaller number first.")
         return (), (low, high)
@@ -193,8 +205,8 @@ def _read(config: ConditionConfig, value: Any) -> tuple[tuple[Value, ...], tuple
         parts: Sequence[Any] = value.split(",")
     else:
         parts = value if isinstance(value, Sequence) else [value]
-    read = _system if config.kind == "elements" else _number
-    values = tuple(read(config, part) for part in parts)
+    elements = config.kind == "elements"
+    values = tuple(_system(config, part) if elements else _number(config, part, words) for part in parts)
     if not values:
         raise InputError(f"--property {config.name} has no value; give one at least.")
     return values, None
@@ -204,13 +216,17 @@ def _system(config: ConditionConfig, text: Any) -> str | None:
     return chemical_system(parse_chemical_system(str(text))) if str(text).strip() else None
 
 
-def _number(config: ConditionConfig, text: Any) -> float | None:
+def _number(config: ConditionConfig, text: Any, words: Mapping[str, float]) -> float | None:
     if text is None or not str(text).strip():
         return None
     try:
         value = float(text)
     except (TypeError, ValueError):
-        value = math.nan
+        word = str(text).strip().lower()
+        value = float(words.get(word, words.get(word.replace(" ", ""), math.nan)))
+    if not math.isfinite(value) and words:
+        shown = ", ".join(list(words)[:6]) + (", ..." if len(words) > 6 else "")
+        raise InputError(f"--property {config.name}: {text!r} is none of {shown}; give one of these or its number.")
     if not math.isfinite(value):
         raise InputError(f"--property {config.name}: {text!r} is not a number; write for example {config.name}=2.0.")
     if config.kind == "log" and value <= 0:
