@@ -121,6 +121,7 @@ INPUTS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "frame": ("a.json", FRAME.encode),
     "ase json": ("a.json", json.dumps(ASE).encode),
     "json lines": ("a.jsonl", (json.dumps({"structure": STRUCTURE}) + "\n" + json.dumps(OPTIMADE) + "\n").encode),
+    "json lines of CIF": ("b.jsonl", (json.dumps({"id": "a", "cif": CIF, "gap": 1.0}) + "\n").encode),
     "csv": ("a.csv", CSV.encode),
     "compressed": ("a.cif.gz", lambda: gzip.compress(CIF.encode())),
     "zip": ("a.zip", zipped),

@@ -63,7 +63,7 @@ def rows_of_entry(number: int, name: str, entry: Any, disorder: str = "refuse") 
         RowError: if there is none, naming what the entry is.
     """
     if isinstance(entry, str):
-        if "_cell_length_a" in entry:
+        if "_cell_length_a" in entry and not entry.lstrip().startswith(("{", "[")):  # no JSON text with a CIF in it
             return rows_of_cif(number, name, entry, disorder)
         entry = loads(entry)
     if not isinstance(entry, Mapping):

@@ -14,7 +14,7 @@ from crystalsmith.data.extxyz import ExtxyzSource
 from crystalsmith.data.folders import FolderSource, LeftOut, ZipSource, kind_of, said, sorted_out, walk
 from crystalsmith.data.json_files import JsonSource
 from crystalsmith.data.opening import COMPRESSED, check_file
-from crystalsmith.data.rows import Chunk, Note
+from crystalsmith.data.rows import Chunk, Note, Refused
 from crystalsmith.data.tables import CsvSource, ParquetSource
 from crystalsmith.errors import InputError
 
@@ -56,6 +56,39 @@ class Sources:
             before += read
 
 
+MOST_UNREADABLE = 5000
+"""Rows at the head of a file without a single readable one, after which it is taken for something else: a few bytes,
+compressed, may stand for billions of them."""
+
+NOTHING = frozenset(("unreadable", "missing_value", "no_structure", "no_atoms", "no_lattice", "bad_shape", "too_large"))
+"""Reasons of rows that hold no crystal at all."""
+
+
+class _Readable:
+    """A file of many rows, given up where none of the first :data:`MOST_UNREADABLE` can be read."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.path, self.num_rows = source, source.path, source.num_rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["source"], name)
+
+    def chunks(self, size: int) -> Iterator[Any]:
+        readable, unreadable = False, 0
+        for chunk in self.source.chunks(size):
+            for row in () if readable else chunk.rows():
+                if not isinstance(row, Refused) or row.reason not in NOTHING:
+                    readable = True
+                    break
+                unreadable += 1
+                if unreadable == MOST_UNREADABLE:
+                    raise InputError(
+                        f"None of the first {MOST_UNREADABLE:,} rows of {self.path} holds a crystal ({row.id}: "
+                        f"{row.detail}); give a file of crystals."
+                    )
+            yield chunk
+
+
 def open_source(path: Path | str, disorder: str = "refuse", elements_matter: bool = True) -> Source:
     """The reader for an input; the one door through which every command reads crystals.
 
@@ -95,7 +128,7 @@ def open_source(path: Path | str, disorder: str = "refuse", elements_matter: boo
     }
     if last not in readers or (packed and last not in _PACKED):
         raise InputError(f"{path} has an ending that no reader knows; give {FORMATS}.")
-    return readers[last](path)
+    return _Readable(readers[last](path))
 
 
 def _open_folder(path: Path, disorder: str) -> Source:

@@ -98,7 +98,7 @@ def _split(text: str) -> list[tuple[str, str]]:
         # Items before any header: what a person cut from a larger file. Prose before it is no part of the CIF.
         return _split("data_\n" + text)
     found = []
-    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(text)][: len(starts)], strict=True):
         part = text[start:end].lstrip()
         found.append((part.split(None, 1)[0][5:], part))
     return found
