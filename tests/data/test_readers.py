@@ -179,3 +179,23 @@ def test_ids_and_labels_that_cannot_be_stored_as_they_are(structures, tmp_path) 
     (tmp_path / "a.json").write_text(json.dumps([entry]))
     row = read(tmp_path / "a.json")["a???b"]
     assert row.labels == {"x/../y": 1.0}
+
+
+def test_line_ends_that_are_written_out_and_names_of_jarvis(tmp_path: Path) -> None:
+    import json
+
+    from crystalsmith.formats import cif_text
+
+    corners, cell, numbers = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), 3.0 * np.eye(3), np.array([55, 17])
+    text = cif_text("x", corners, cell, numbers)
+    written = text.replace("\n", "\\n").replace('"', '""')
+    (tmp_path / "escaped.csv").write_text(f'id,cif\na,"{written}"\n')
+    atoms = {"lattice_mat": cell.tolist(), "coords": corners.tolist(), "elements": ["Cs", "Cl"], "cartesian": False}
+    (tmp_path / "jarvis.json").write_text(json.dumps([{"jid": "JVASP-1", "atoms": atoms}]))
+    (tmp_path / "lines.jsonl").write_text(json.dumps({"material_id": "mp-1", "cif": text, "gap": 1.5}) + "\n")
+    for name, own in (("escaped.csv", "a"), ("jarvis.json", "JVASP-1"), ("lines.jsonl", "mp-1")):
+        (row,) = [row for chunk in open_source(tmp_path / name).chunks(5) for row in chunk.rows()]
+        assert isinstance(row, Row), row
+        assert row.id == own
+        assert row.atomic_numbers.tolist() == [55, 17]
+        assert np.allclose(row.cell, cell)

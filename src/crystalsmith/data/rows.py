@@ -16,7 +16,7 @@ from crystalsmith.data.labels import odd_text, plain_number
 from crystalsmith.elements import NUMBERS
 from crystalsmith.properties import PROPERTIES, canonical_name, preference
 
-ID_NAMES = ("material_id", "id", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
+ID_NAMES = ("material_id", "id", "jid", "mat_id", "entry_id", "immutable_id", "ids", "structure_id", "name")
 SPLIT_NAMES = ("mp20_split", "split")
 CELL_NAMES = ("lattice", "cell", "lattice_vectors", "lattice_matrix")
 FRACTIONAL_NAMES = ("frac", "frac_coords", "fractional_coordinates", "scaled_positions")

@@ -84,6 +84,8 @@ def _split(text: str) -> list[tuple[str, str]]:
     text = text.lstrip("\ufeff").rstrip("\0\x1a \t\r\n") + "\n"
     if "\0" in text:
         raise RowError("unreadable", "binary data instead of CIF text")
+    if text.count("\n") == 1 and "\\n" in text:
+        text = text.replace("\\r", "").replace("\\n", "\n")  # line ends written out, as some tables have them
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ").replace("\v", " ")
     # Language models and notes fence what they quote.
     text = "\n".join("" if line.startswith("```") else line for line in text.split("\n"))
