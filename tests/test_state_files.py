@@ -463,3 +463,51 @@ def test_learned_arrangements(tmp_path) -> None:
         assert told(lambda: load_arrangements(file))
 
     attempt()
+
+
+def test_a_run_of_discover(tmp_path) -> None:
+    from crystalsmith.discovery.ledger import LEDGER, MANIFEST, Folder
+    from crystalsmith.discovery.wish import Limits, Wish
+
+    folder = Folder.create(tmp_path / "run", Wish(), Limits(want=3), {"model": {"source": "mp20-tiny"}})
+    crystal = {"frac": [[0.0] * 3] * 2, "cell": np.eye(3).tolist(), "numbers": [11, 17]}
+    plan = {"source": "templates", "seed": 0}
+    for line in (
+        {"stage": "proposed", "number": 0, "round": 0, "plan": plan, "at": 0.5, "seconds": 0.1, "crystal": crystal},
+        {"stage": "screened", "number": 0, "at": 0.6, "values": {"novel": True}},
+        {"stage": "estimated", "number": 0, "at": 0.7, "values": {"energy_above_hull": 0.01}},
+        {"stage": "choice", "round": 0, "numbers": [0], "chances": {"0": 0.5}, "at": 0.7},
+        {"stage": "relaxed", "number": 0, "at": 1.7, "seconds": 1.0, "crystal": crystal},
+    ):
+        folder.add(line)
+
+    def manifest() -> None:
+        again = Folder.open(tmp_path / "run")
+        assert again.wish.tests is not None
+        assert again.limits.raised(Limits()) is not None
+
+    fuzzed_json(tmp_path / "run" / MANIFEST, manifest)
+    ledger = tmp_path / "run" / LEDGER
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    assert Folder.open(tmp_path / "run").state().relaxations == 1
+    refused: list[bool] = []
+
+    @FUZZ
+    @given(st.data())
+    def attempt(data: st.DataObject) -> None:
+        place = data.draw(st.integers(0, len(lines) - 1))
+        changed = dumped(mutated(json.loads(lines[place]), data.draw)) + b"\n"
+        ledger.write_bytes(b"".join([*lines[:place], changed, *lines[place + 1 :]]))
+        refused.append(bool(told(lambda: Folder.open(tmp_path / "run").state())))
+
+    attempt()
+    assert sum(refused) > 0.2 * len(refused)
+
+
+def test_shares_of_an_evaluation(tmp_path) -> None:
+    from crystalsmith.evaluation.shares import RECORD, begin_share
+    from crystalsmith.shards import Shard
+
+    shard, lineage = Shard(0, 2), {"input": ["a", None], "way of relaxing": {"fmax": 0.05}}
+    begin_share(tmp_path, shard, lineage, "crystalsmith evaluate x --shard 0/2")
+    fuzzed_json(shard.folder(tmp_path) / RECORD, lambda: begin_share(tmp_path, shard, lineage, "c"))

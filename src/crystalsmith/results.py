@@ -249,10 +249,9 @@ class Discovery(Sequence["Structure"]):
     @cached_property
     def _best(self) -> list[Candidate]:
         from crystalsmith.discovery.archive import ranked
-        from crystalsmith.discovery.candidate import State
         from crystalsmith.discovery.ledger import Folder
 
-        return ranked(State.of(Folder.open(self.path).lines()))
+        return ranked(Folder.open(self.path).state())
 
     @cached_property
     def table(self) -> Table:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from crystalsmith.discovery.archive import ranked
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.energies import compare
 from crystalsmith.discovery.handoff import export
 from crystalsmith.discovery.ledger import Folder
@@ -60,7 +59,7 @@ def test_quantum_espresso_reads_its_input(run: Path) -> None:
 
     place, _ = export(run, "qe", 3)
     atoms = read(place / "c00001" / "pw.in", format="espresso-in")
-    candidate = ranked(State.of(Folder.open(run).lines()))[0]
+    candidate = ranked(Folder.open(run).state())[0]
     assert sorted(atoms.numbers) == sorted(candidate.relaxed[2])
     assert np.allclose(atoms.cell.array, candidate.relaxed[1], atol=1e-6)
     text = (place / "c00001" / "pw.in").read_text()
@@ -96,7 +95,7 @@ def test_a_planted_error_of_the_potential_is_found_and_the_ranking_follows_the_n
     lines = ["id,formation_energy_per_atom"]
     # The given hull distances, 0.03 above the potential's; the best one is worse still.
     wanted = {"c00000": 0.08, "c00001": 0.13, "c00002": 0.05}
-    for candidate in State.of(folder.lines()).accepted:
+    for candidate in folder.state().accepted:
         composition = dict.fromkeys(candidate.relaxed[2].tolist(), 1.0)
         hull = reference.hull.distance(composition, 0.0)
         lines.append(f"{candidate.name},{wanted[candidate.name] - hull.energy_above_hull}")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.ledger import LEDGER, Folder
 from crystalsmith.discovery.run import discover
 from crystalsmith.discovery.wish import Limits, Wish
@@ -35,7 +34,7 @@ def finished(tmp_path: Path, wish: Wish, limits: Limits) -> Path:
 
 
 def test_a_run_keeps_its_budget_and_its_promises(finished: Path, wish: Wish, alloys: Path) -> None:
-    state = State.of(Folder.open(finished).lines())
+    state = Folder.open(finished).state()
     assert state.relaxations == 7
     assert state.accepted
     from crystalsmith.discovery.screening import Candidate, known_as
@@ -61,7 +60,7 @@ def test_a_run_keeps_its_budget_and_its_promises(finished: Path, wish: Wish, all
 def test_what_is_written_agrees(finished: Path) -> None:
     from ase.db import connect
 
-    state = State.of(Folder.open(finished).lines())
+    state = Folder.open(finished).state()
     rows = list(csv.DictReader((finished / "candidates.csv").open()))
     assert len(rows) == len(state.candidates)
     best = [r["id"] for r in rows if r["verdict"] == "accepted"]
@@ -123,7 +122,7 @@ def test_property_calculations_are_spent_on_what_is_stable_and_new_and_counted_e
 ) -> None:
     asked = replace(wish, requirements=(*wish.requirements, "bulk_modulus>100"), sources=("known:0",))
     discover(tmp_path / "run", asked, Limits(calculations={"bulk_modulus": 3}, relaxations=30))
-    state = State.of(Folder.open(tmp_path / "run").lines())
+    state = Folder.open(tmp_path / "run").state()
     assert state.calculations("bulk_modulus") == 3
     for candidate in state.candidates.values():
         if "calculated_bulk_modulus" in candidate.values:
@@ -134,7 +133,7 @@ def test_property_calculations_are_spent_on_what_is_stable_and_new_and_counted_e
 
 def test_the_plain_way_relaxes_whatever_is_valid_in_order(tmp_path: Path, wish: Wish) -> None:
     discover(tmp_path / "run", replace(wish, plain=True, proposals=4, relaxations=4), Limits(relaxations=3))
-    state = State.of(Folder.open(tmp_path / "run").lines())
+    state = Folder.open(tmp_path / "run").state()
     assert {c.plan["source"] for c in state.candidates.values()} == {"templates"}
     valid = [n for n, c in sorted(state.candidates.items()) if c.stage not in ("proposed", "screened")]
     relaxed = [n for n, c in sorted(state.candidates.items()) if any(s == "relaxed" for s, _, _ in c.history)]
@@ -149,5 +148,5 @@ def test_wrong_folders_are_refused_in_a_sentence(tmp_path: Path, wish: Wish, lim
     ledger = finished / LEDGER
     lines = ledger.read_text().splitlines()
     ledger.write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
-    with pytest.raises(InputError, match="line 2 is damaged"):
+    with pytest.raises(InputError, match="line 2 cannot be read"):
         discover(finished, None, limits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.discovery.prediction import predict_structure, ranking
 
@@ -14,7 +13,7 @@ def test_structures_of_a_composition_are_ranked_by_energy(
 ) -> None:
     asked = {"samples": 6, "model": str(untrained), "potential": potential, "reference": alloys}
     summary = predict_structure("CuAu", tmp_path / "run", **asked)
-    state = State.of(Folder.open(tmp_path / "run").lines())
+    state = Folder.open(tmp_path / "run").state()
     assert (summary.status, summary.proposed) == ("complete", 6)
     relaxed = [c for c in state.candidates.values() if c.relaxed is not None]
     assert relaxed

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.crew import Crew
 from crystalsmith.discovery.ledger import LEDGER, Folder
 from crystalsmith.discovery.run import discover
@@ -58,7 +57,7 @@ def test_idle_workers_stay_and_broken_ones_are_replaced() -> None:
 
 def outcomes(folder: Path) -> dict[int, tuple]:
     """What became of each candidate, without times and without the order in which workers finished."""
-    state = State.of(Folder.open(folder).lines())
+    state = Folder.open(folder).state()
     return {n: (c.stage, c.dropped, c.values, [s for s, _, _ in c.history]) for n, c in state.candidates.items()}
 
 

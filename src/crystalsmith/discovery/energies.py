@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.discovery.archive import ranked
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.judging import Judge
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.errors import InputError
@@ -81,7 +80,7 @@ def compare(out: Path, file: Path, corrections: str | None) -> Compared:
     check_scheme(corrections, reference)
     given = read_energies(file)
     judge = Judge(reference, wish.potential, wish.energy_scale)
-    best = ranked(State.of(folder.lines()))
+    best = ranked(folder.state())
     rows: list[dict[str, Any]] = []
     for rank, one in enumerate(best, start=1):
         energies = given.get(one.name, {})

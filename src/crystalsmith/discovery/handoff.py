@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.discovery.archive import ranked
-from crystalsmith.discovery.candidate import Candidate, State
+from crystalsmith.discovery.candidate import Candidate
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.elements import symbol
 from crystalsmith.errors import InputError
@@ -60,7 +60,7 @@ def export(out: Path, to: str, top: int, place: Path | None = None) -> tuple[Pat
         raise InputError(f"--to is '{to}'; use {', '.join(FORMATS)}.")
     if top < 1:
         raise InputError(f"--top is {top}; give 1 at least.")
-    best = ranked(State.of(Folder.open(out).lines()))[:top]
+    best = ranked(Folder.open(out).state())[:top]
     if not best:
         raise InputError(
             f"The run in {out} has accepted no candidate yet; go on with crystalsmith discover {out} --resume."

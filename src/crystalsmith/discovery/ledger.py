@@ -11,14 +11,57 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from crystalsmith.discovery.candidate import STAGES, State
 from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.results import finite
 from crystalsmith.files import append_line, read_lines, replace_text
+from crystalsmith.schema import (
+    Anything,
+    Items,
+    Map,
+    Number,
+    Record,
+    Text,
+    fields_of,
+    interpreting,
+    parse_lines,
+    read_json,
+    whole,
+)
 
 FORMAT = "crystalsmith-discovery-1"
 LEDGER = "ledger.jsonl"
 MANIFEST = "manifest.json"
+MEND = "restore it or begin anew in another folder"
+
+_MANIFEST = Record(
+    {
+        "format": Text(200),
+        "wish": Record({}, fields_of(Wish)),
+        "limits": Record({}, fields_of(Limits)),
+        "model": Record({"source": Text()}),
+    },
+    {"status": Text(200), "sessions": Items(Record())},
+)
+
+_CRYSTAL = Record(
+    {
+        "frac": Items(Items(Number(-1e6, 1e6), 3, 3), 0, 10_000),
+        "cell": Items(Items(Number(-1e6, 1e6), 3, 3), 3, 3),
+        "numbers": Items(whole(1, 118), 0, 10_000),
+    },
+    none=True,
+)
+_LINE = Record(
+    {"stage": Text(choices=(*STAGES, "choice"))},
+    {
+        **{"at": Number(0, 1e12), "seconds": Number(0, 1e12), "number": whole(), "round": whole()},
+        **{"plan": Record(), "dropped": Text(), "detail": Text(), "values": Map(Anything()), "crystal": _CRYSTAL},
+        **{"numbers": Items(whole()), "chances": Map(Number(0, 1e12, none=True))},
+    },
+)
+"""One line of the ledger."""
 
 
 class Folder:
@@ -59,19 +102,11 @@ class Folder:
             InputError: if there is none, or its manifest cannot be read.
         """
         place = path / MANIFEST
-        try:
-            manifest = json.loads(place.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(
-                f"{path} holds no run of crystalsmith discover (no {MANIFEST}); name its folder."
-            ) from None
-        except (OSError, ValueError):
-            raise InputError(f"{place} cannot be read; begin anew in another folder.") from None
-        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        if not place.is_file():
+            raise InputError(f"{path} holds no run of crystalsmith discover (no {MANIFEST}); name its folder.")
+        manifest = read_json(place, _MANIFEST, MEND)
+        if manifest["format"] != FORMAT:
             raise InputError(f"{place} was not written by this version of crystalsmith discover; begin anew.")
-        for name in ("wish", "limits", "model"):
-            if not isinstance(manifest.get(name), dict):
-                raise InputError(f"{place} is incomplete ('{name}'); begin anew in another folder.")
         return Folder(path, manifest)
 
     @property
@@ -102,14 +137,14 @@ class Folder:
             InputError: if a line in the middle is damaged.
         """
         file = self.path / LEDGER
-        if not file.exists():
-            return
-        for number, text in enumerate(read_lines(file), start=1):
-            try:
-                line = json.loads(text)
-                line["stage"]
-            except (ValueError, TypeError, KeyError):
-                raise InputError(
-                    f"{file}, line {number} is damaged; restore it or begin anew in another folder."
-                ) from None
-            yield line
+        if file.exists():
+            yield from parse_lines(read_lines(file), str(file), _LINE, MEND)
+
+    def state(self) -> State:
+        """What the run has found out so far.
+
+        Raises:
+            InputError: if the ledger is damaged.
+        """
+        with interpreting(str(self.path / LEDGER), MEND):
+            return State.of(self.lines())

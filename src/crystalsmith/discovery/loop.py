@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from crystalsmith.discovery.archive import TABLE, Archive, write_table
-from crystalsmith.discovery.candidate import Candidate, State, to_plain
+from crystalsmith.discovery.candidate import Candidate, to_plain
 from crystalsmith.discovery.choice import choose, over
 from crystalsmith.discovery.judging import Judge, unmet
 from crystalsmith.discovery.known import Known
@@ -61,7 +61,7 @@ class Loop:
         self.allowed, self.required, self.errors, self.shield = allowed, required, errors, shield
         self.wish: Wish = folder.wish
         self.limits: Limits = folder.limits
-        self.state = State.of(folder.lines())
+        self.state = folder.state()
         self.archive = Archive(folder.path)
         self.before, self.began = self.state.at, time.monotonic()
         self.published = -PUBLISH

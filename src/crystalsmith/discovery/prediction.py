@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from crystalsmith.discovery.archive import ranked, row_of
-from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.discovery.proposals import ARRANGEMENTS
 from crystalsmith.discovery.run import Summary, discover
@@ -77,7 +76,7 @@ def predict_structure(
 
 def ranking(out: Path, most: int = 5) -> list[dict[str, Any]]:
     """The structures found, the lowest in energy first, with ``above_best`` in eV/atom."""
-    best = ranked(State.of(Folder.open(out).lines()))
+    best = ranked(Folder.open(out).state())
     rows = [row_of(one, rank) for rank, one in enumerate(best, start=1)]
     lowest = min((row["energy_per_atom"] for row in rows if row.get("energy_per_atom") is not None), default=0.0)
     return [row | {"above_best": row["energy_per_atom"] - lowest} for row in rows[:most]]
