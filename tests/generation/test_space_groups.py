@@ -291,9 +291,9 @@ def test_without_learning_a_composition_is_placed_as_in_known_crystals_of_such_c
 
 
 def test_symbols_name_all_space_groups_as_people_write_them() -> None:
-    from crystalsmith.generation.space_groups import _numbers, _symbols
+    from crystalsmith.generation.space_groups import _numbers, group_symbols
 
-    assert set(_symbols().values()) == set(range(1, 231))  # no symbol is taken for another's
+    assert set(group_symbols().values()) == set(range(1, 231))  # no symbol is taken for another's
     for text, number in {
         "fm-3m": 225,
         "f m -3 m": 225,
