@@ -76,7 +76,7 @@ CASES: dict[str, tuple[str, dict[str, object], dict[str, object]]] = {
         {},
         {"properties": {"space_group": "62,225,2"}, "guidance_interval": "0.3..0.8"},
     ),
-    # From the start, a step common to the batch and neighbours at equal distances leave nothing alike on another processor.
+    # From t = 1, one step for the whole batch and neighbours at equal distances leave nothing alike elsewhere.
     "published": ("mp20-tiny", {"solver": "published", "steps": 6}, {"start_from": STARTS}),
     "ancestral": ("mp20-tiny", {"solver": "ancestral"}, {}),
     "multistep": ("mp20-tiny", {"solver": "multistep"}, {}),
@@ -125,7 +125,7 @@ def models(conditional: Path) -> dict[str, Model]:
 def test_the_crystals_of_a_seed_are_those_on_record(case: str, models: dict[str, Model], tmp_path: Path) -> None:
     found = fingerprints(sample(case, models, tmp_path))
     expected = json.loads(RECORD.read_text())[case]
-    # Rounding of sums in another order grows over the steps. On another processor it decides the draws of a few crystals.
+    # Rounding of sums in another order grows over the steps; on another processor it decides draws of a few crystals.
     alike = [
         one[0] == other[0] and one[1:] == [pytest.approx(other[1], rel=2e-3), pytest.approx(other[2], abs=5e-3)]
         for one, other in zip(found, expected, strict=True)

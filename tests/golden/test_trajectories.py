@@ -32,7 +32,7 @@ def recorded(file, steps, recorded_draw, recorded_noise):
 
 
 def close(batch, file, prefix, tolerance, open_crystals=()):
-    """Whether the state is the recorded one; ``open_crystals`` need not be, and the rest, by the common step, only nearly."""
+    """The state is the recorded one; ``open_crystals`` need not be, and the rest, by the common step, only nearly."""
     tolerance = 1e-3 if open_crystals else tolerance
     kept = torch.tensor([i not in open_crystals for i in range(len(batch.num_atoms))])
     atoms = kept[batch.batch_index]
@@ -43,7 +43,7 @@ def close(batch, file, prefix, tolerance, open_crystals=()):
 
 
 def undecided(denoiser, batch, t):
-    """Crystals whose scores jump as the state moves by the last bits: their neighbour limit cuts between equal distances."""
+    """Crystals whose scores jump as the state moves by its last bits: their neighbour limit falls between equals."""
     with torch.no_grad():
         first = denoiser(batch, t).frac_coords
         jumps = torch.zeros(len(batch.num_atoms))
