@@ -2,9 +2,11 @@
 #
 # TORCH    the torch requirement, as in TORCH=torch==2.13.0. If none is named, the CPU build is taken where no NVIDIA GPU is
 #          seen (0.2 GB instead of some 3 GB), from its own index, or whatever the usual index has if that cannot be reached.
+# EXTRAS   extras of the package to install with it, as in EXTRAS=evaluate,ray.
 # PYTHON   the interpreter; OUT, NUM where crystals go and how many; JOBS test processes.
 # uv is used where it is installed.
 PYTHON ?= python3
+EXTRAS ?=
 VENV ?= .venv
 OUT ?= crystals
 NUM ?= 16
@@ -96,7 +98,7 @@ endif
 	$(PYTHON) -c "open('$(VENV)/.torch', 'w')"
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml
-	$(PIP) -e . $(CONSTRAINTS)
+	$(PIP) -e ".$(if $(EXTRAS),[$(EXTRAS)])" $(CONSTRAINTS)
 	$(PYTHON) -c "open('$(VENV)/.installed', 'w')"
 
 $(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml

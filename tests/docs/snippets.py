@@ -44,6 +44,8 @@ class Block:
             words = shlex.split(line, comments=True)
             while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # FOO=bar crystalsmith ...
                 words = words[1:]
+            if words[:1] in (["srun"], ["torchrun"]) and "crystalsmith" in words:
+                words = words[words.index("crystalsmith") :]
             if words[:1] == ["crystalsmith"]:
                 end = next((i for i, word in enumerate(words) if word in (">", "|", "&&", ";")), len(words))
                 found.append(words[1:end])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml
 from tests.docs import snippets
 from typer.testing import CliRunner
 
@@ -120,3 +123,22 @@ def test_examples_of_every_command_exist() -> None:
                 assert complaint(words) is None, f"{line}: {complaint(words)}"
                 seen += 1
     assert seen > 20
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="job scripts are read by bash")
+def test_scripts_and_manifests_are_whole() -> None:
+    """Job scripts are shell; what a manifest starts is a command that exists."""
+    page = snippets.ROOT / "docs" / "scaling.md"
+    scripts = [block.text for block in snippets.blocks(page) if "#SBATCH" in block.text]
+    assert len(scripts) >= 3
+    for text in scripts:
+        assert text.startswith("#!/bin/bash\n#SBATCH ")
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    job = yaml.safe_load(next(block.text for block in snippets.blocks(page) if block.language == "yaml"))
+    entry = snippets.Block(page, 0, "sh", job["spec"]["entrypoint"], False).commands
+    assert [complaint(words) for words in entry] == [None]
+    head, workers = (job["spec"]["rayClusterSpec"][key] for key in ("headGroupSpec", "workerGroupSpecs"))
+    for pod in (head, *workers):  # each pod mounts volumes that it has
+        spec = pod["template"]["spec"]
+        mounted = {m["name"] for c in spec["containers"] for m in c.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in spec.get("volumes", [])}
