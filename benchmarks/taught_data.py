@@ -6,22 +6,15 @@
     crystalsmith data symmetry prepared/taught
 
 Each generated crystal is labelled, as it is, with the energy above REF's hull of one single point of the potential: a
-model that is told these energies in training sees what becomes of its own mistakes. Guards against drift:
-
-- left out: forces of 15 eV/angstrom and more, energies below -0.1 (the potential's error, as a rule) or above 1.5
-  eV/atom, elements of which the potential knows little, and more than three crystals of a composition;
-- left out: compositions that REF knows, if stable: the data have them already;
-- among those within 0.1 eV/atom of the hull no element is much more frequent than in the training data;
-- labels end at 0.6 eV/atom; new compositions within 0.05 stand twice.
+model that is told these energies in training sees what becomes of its own mistakes. The guards against drift are those
+of ``crystalsmith discover --learn`` (``crystalsmith/discovery/learning.py``).
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,34 +22,12 @@ import pandas as pd
 import torch
 
 from crystalsmith.crystals import CrystalBatch
-from crystalsmith.evaluation.matching import Arrays
+from crystalsmith.discovery.learning import LARGEST_LABEL, Own, guarded, sensible
 from crystalsmith.evaluation.potential.batched import BatchPotential, make_batch_potential
 from crystalsmith.evaluation.potential.placing import Placing
 from crystalsmith.evaluation.potential.potentials import find_potential
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.structures import read_samples
-from hull_data import formula
-
-LARGEST_FORCE, LOWEST, HIGHEST, LABEL = 15.0, -0.1, 1.5, 0.6
-STABLE, NEAR = 0.05, 0.1
-OF_A_COMPOSITION, LEAN, KEPT = 3, 1.4, 0.75
-DENIED = frozenset({2, 10, 18, 36, 54, 43, 61})
-"""Noble gases, Tc, Pm."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """A generated crystal, its energy above the hull (eV/atom) and whether the reference lacks its composition."""
-
-    name: str
-    crystal: Arrays
-    energy: float
-    new: bool
-
-    @property
-    def elements(self) -> set[int]:
-        """Atomic numbers."""
-        return set(self.crystal[2].tolist())
 
 
 def judged(folder: Path, reference: Reference, placing: Placing, potential: BatchPotential, size: int) -> Iterator[Own]:
@@ -70,33 +41,9 @@ def judged(folder: Path, reference: Reference, placing: Placing, potential: Batc
         forces = found.forces.abs().amax(1).split(batch.num_atoms.tolist())
         for i, energy, force in zip(rows, found.energy.tolist(), forces, strict=True):
             value = placing.place(crystals[i], energy).get("energy_above_hull", math.nan)
-            if LOWEST <= value <= HIGHEST and float(force.max()) < LARGEST_FORCE:
+            if sensible(value, float(force.max())):
                 new = not reference.knows_composition(crystals[i][2])
                 yield Own(f"{folder.name}-{i}", crystals[i], value, new)
-
-
-def guarded(own: Sequence[Own], share: np.ndarray) -> list[Own]:
-    """What the guards let pass, in random order (seed 0).
-
-    Args:
-        share: ``(119,)`` of the crystals of MP-20 train that hold each element.
-    """
-    near = sum(one.energy < NEAR for one in own)
-    elements: Counter[int] = Counter()
-    compositions: Counter[tuple] = Counter()
-    kept = []
-    for k in np.random.default_rng(0).permutation(len(own)):
-        one = own[k]
-        key = formula(one.crystal[2])
-        if one.elements & DENIED or compositions[key] >= OF_A_COMPOSITION or (not one.new and one.energy < STABLE):
-            continue
-        if one.energy < NEAR:
-            if any(elements[z] >= LEAN * KEPT * share[z] * near + 5 for z in one.elements):
-                continue
-            elements.update(one.elements)
-        compositions[key] += 1
-        kept.append(one)
-    return kept
 
 
 def rows_of(kept: Sequence[Own]) -> pd.DataFrame:
@@ -109,10 +56,10 @@ def rows_of(kept: Sequence[Own]) -> pd.DataFrame:
             "lattice": one.crystal[1].reshape(-1).astype(float),
             "frac": one.crystal[0].reshape(-1).astype(float),
             "Z": one.crystal[2],
-            "e_above_hull": min(one.energy, LABEL),
+            "e_above_hull": min(one.energy, LARGEST_LABEL),
         }
         for one in kept
-        for copy in range(2 if one.new and one.energy < STABLE else 1)
+        for copy in range(one.weight)
     ]
     return pd.DataFrame(rows)
 

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalsmith.errors import InputError, spoken
-from crystalsmith.results import Discovery, Exported, Known, PredictedStructures, Scratch, Trained, TrainedPredictor
+from crystalsmith.results import (
+    Discovery,
+    Exported,
+    Known,
+    PredictedStructures,
+    Prepared,
+    Scratch,
+    Trained,
+    TrainedPredictor,
+)
 
 if TYPE_CHECKING:
     from crystalsmith.discovery.energies import Compared
@@ -52,6 +61,9 @@ def discover(
     relaxations: int | None = None,
     explore: float | None = None,
     plain: bool = False,
+    learn: str | Path | Prepared | None = None,
+    learn_every: int | None = None,
+    learn_updates: int | None = None,
     energies: str | Path | None = None,
     corrections: str | None = None,
     device: str = "auto",
@@ -81,7 +93,7 @@ def discover(
         prefer: factors on the odds of elements, ``{"Li": 3, "Co": 0.2}``.
         space_group: kept exactly: ``225``, ``"Fm-3m"``, ``"195-230"``, ``"cubic"``, ``"any"`` or ``"free"``.
         num_atoms: in a cell, ``8`` or ``"4-12"``; None for 1 to 20.
-        model: that proposes; None for the bundled hull-tiny.
+        model: that proposes; None for the bundled taught-tiny.
         properties: targets that the model follows, ``{"band_gap": 2.0}``.
         guidance: how strongly.
         source: where candidates come from: ``templates``, ``free``, ``known:STRENGTH``.
@@ -92,6 +104,10 @@ def discover(
         relaxations: of these, relaxed in each round.
         explore: share of proposals drawn evenly from all sources.
         plain: the model alone, every valid crystal relaxed: to compare with.
+        learn: prepared data set of real crystals with energies above the hull (or its folder): the model is trained on
+            with what the run finds, beside these.
+        learn_every: relaxations between two lessons; None for 100.
+        learn_updates: training updates of a lesson; None for 300.
         energies: of the candidates of the run in ``out``, back from DFT: rank them anew, nothing is proposed.
         corrections: scheme of these energies.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
@@ -137,6 +153,9 @@ def discover(
         "relaxations": relaxations,
         "floor": explore,
         "plain": plain or None,
+        "learn": None if learn is None else str(learn.path if isinstance(learn, Prepared) else learn),
+        "learn_every": learn_every,
+        "learn_updates": learn_updates,
         "num_atoms": None if num_atoms is None else _range(str(num_atoms)),
         "steering": {name: value for name, value in steering.items() if value is not None},
     }

@@ -17,6 +17,7 @@ EPILOG = examples(
     "--reference refs/mp --potential 7net-0",
     "crystalsmith discover hard --want 100 --require 'bulk_modulus>300' --deny-list scarce,radioactive "
     "--budget 180:bulk_modulus --hours 8 --reference refs/mp",
+    "crystalsmith discover taught --budget 500:relaxations --reference refs/mp --learn prepared",
     "crystalsmith discover out --resume",
     "crystalsmith discover out --want 100",
     "crystalsmith discover out --energies dft.csv --corrections mp2020",
@@ -112,6 +113,20 @@ def discover(
             "--plain", help="The model alone, every valid crystal relaxed: to compare with.", rich_help_panel=HOW
         ),
     ] = False,
+    learn: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Train the model on with what the run finds, beside this prepared data set of real crystals.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
+    learn_every: Annotated[
+        int | None, typer.Option(help="Relaxations between two lessons.", show_default="100", rich_help_panel=HOW)
+    ] = None,
+    learn_updates: Annotated[
+        int | None, typer.Option(help="Training updates of a lesson.", show_default="300", rich_help_panel=HOW)
+    ] = None,
     energies: Annotated[
         Path | None,
         typer.Option(
@@ -164,6 +179,9 @@ def discover(
         relaxations=relaxations,
         explore=explore,
         plain=plain,
+        learn=learn,
+        learn_every=learn_every,
+        learn_updates=learn_updates,
         energies=energies,
         corrections=corrections,
         device=device,

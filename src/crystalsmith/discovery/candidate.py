@@ -13,6 +13,9 @@ from crystalsmith.evaluation.matching import Arrays
 STAGES = ("proposed", "screened", "estimated", "chosen", "relaxed", "judged", "calculated", "accepted")
 """In the order a candidate passes them; ``calculated`` only where a requirement takes it."""
 
+LEARNED = "learned"
+"""A line of the ledger that is no candidate's: a lesson."""
+
 
 @dataclass
 class Candidate:
@@ -28,6 +31,7 @@ class Candidate:
         detail: the same for a person.
         values: numbers and words by name: estimates, energies, properties.
         history: ``(stage, at, seconds)``: when it was over, in seconds of run time, and what it took.
+        lesson: how many lessons the model had had that proposed it.
     """
 
     number: int
@@ -40,6 +44,7 @@ class Candidate:
     detail: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     history: list[tuple[str, float, float]] = field(default_factory=list)
+    lesson: int = 0
 
     @property
     def name(self) -> str:
@@ -67,6 +72,21 @@ class Candidate:
         return sum(seconds for _, _, seconds in self.history)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What the model was taught before a round.
+
+    Attributes:
+        round: the first that the taught model proposed.
+        relaxations: that had been done.
+        facts: what it was made of: ``own`` crystals, ``copies`` of each, ``real`` ones, ``updates``, ``validation``.
+    """
+
+    round: int
+    relaxations: int
+    facts: dict[str, Any]
+
+
 @dataclass
 class State:
     """All that a run has found out, in the order it did.
@@ -74,11 +94,13 @@ class State:
     Attributes:
         candidates: by number.
         chosen: numbers in the order they are to be relaxed, round by round; a round that is there is decided.
+        lessons: in the order they were given.
         at: seconds of run time, all sessions together.
     """
 
     candidates: dict[int, Candidate] = field(default_factory=dict)
     chosen: dict[int, list[int]] = field(default_factory=dict)
+    lessons: list[Lesson] = field(default_factory=list)
     at: float = 0.0
 
     @staticmethod
@@ -93,6 +115,9 @@ class State:
         """One more line of the ledger."""
         stage = line["stage"]
         self.at = max(self.at, float(line.get("at", 0.0)))
+        if stage == LEARNED:
+            self.lessons.append(Lesson(line["round"], self.relaxations, dict(line["values"])))
+            return
         if stage == "choice":
             self.chosen[line["round"]] = list(line["numbers"])
             for number, chance in line.get("chances", {}).items():
@@ -102,7 +127,7 @@ class State:
             return
         number = line["number"]
         if stage == "proposed":
-            self.candidates[number] = Candidate(number, line["round"], dict(line["plan"]))
+            self.candidates[number] = Candidate(number, line["round"], dict(line["plan"]), lesson=len(self.lessons))
         candidate = self.candidates[number]
         candidate.stage = stage
         candidate.dropped, candidate.detail = line.get("dropped", ""), line.get("detail", "")

@@ -6,12 +6,13 @@ flight and nothing else. ``manifest.json`` holds the wish, the limits and the se
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from crystalsmith.discovery.candidate import STAGES, State
+from crystalsmith.discovery.candidate import LEARNED, STAGES, State
 from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.report.results import finite
@@ -54,7 +55,7 @@ _CRYSTAL = Record(
     none=True,
 )
 _LINE = Record(
-    {"stage": Text(choices=(*STAGES, "choice"))},
+    {"stage": Text(choices=(*STAGES, "choice", LEARNED))},
     {
         **{"at": Number(0, 1e12), "seconds": Number(0, 1e12), "number": whole(), "round": whole()},
         **{"plan": Record(), "dropped": Text(), "detail": Text(), "values": Map(Anything()), "crystal": _CRYSTAL},
@@ -108,6 +109,12 @@ class Folder:
         if manifest["format"] != FORMAT:
             raise InputError(f"{place} was not written by this version of crystalsmith discover; begin anew.")
         return Folder(path, manifest)
+
+    def discard(self) -> None:
+        """Undo :meth:`create`, where nothing else was written."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @property
     def wish(self) -> Wish:

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from crystalsmith.checkpoints.find import load_model
 from crystalsmith.discovery.archive import TABLE, Archive, write_table
-from crystalsmith.discovery.candidate import Candidate, to_plain
+from crystalsmith.discovery.candidate import LEARNED, Candidate, to_plain
 from crystalsmith.discovery.choice import choose, over
 from crystalsmith.discovery.judging import Judge, unmet
 from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.learning import Teacher, due
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.discovery.making import Maker
 from crystalsmith.discovery.page import write_page
@@ -40,6 +42,7 @@ class Loop:
         reference, known: what is known, and the same as starts; None where there is none.
         allowed, required: atomic numbers, from the wish's rules.
         errors: standard error of each predicted property.
+        teacher: gives the lessons; None where the model does not learn.
         shield: holds signals back while a line is written.
     """
 
@@ -54,11 +57,13 @@ class Loop:
         allowed: Sequence[int],
         required: Sequence[int],
         errors: dict[str, float],
+        teacher: Teacher | None = None,
         shield: Any = nullcontext,
     ) -> None:
         self.folder, self.reference, self.known = folder, reference, known
         self.maker, self.workshop, self.judge = maker, workshop, judge
         self.allowed, self.required, self.errors, self.shield = allowed, required, errors, shield
+        self.teacher = teacher
         self.wish: Wish = folder.wish
         self.limits: Limits = folder.limits
         self.state = folder.state()
@@ -88,6 +93,9 @@ class Loop:
         if round_ < 0 or not any(self.state.candidates[n].open for n in self.state.chosen[round_]):
             round_ += 1
         while not self.why_over() and (self.limits.rounds is None or round_ < self.limits.rounds):
+            fresh = round_ not in self.state.chosen and not self.state.of_round(round_)
+            if fresh and self.teacher is not None and due(self.state, self.wish):
+                yield from self._learn(self.teacher, round_)
             stages = ("propose", "screen", "estimate", "choose") if round_ not in self.state.chosen else ()
             for stage in (*stages, "spend"):
                 for _ in getattr(self, f"_{stage}")(round_):
@@ -133,6 +141,20 @@ class Loop:
             line["number"] = candidate.number
         with self.shield():
             self.state.take(self.folder.add(line))
+
+    def _learn(self, teacher: Teacher, round_: int) -> Iterator[str]:
+        """Teach the model before a round, and go on with what came of it."""
+        began = time.monotonic()
+        facts = teacher.teach(self.state)
+        if facts is None:
+            return
+        self._add(LEARNED, None, time.monotonic() - began, round=round_, values=facts)
+        lessons = len(self.state.lessons)
+        self.maker.take(load_model(teacher.model(lessons)))
+        yield (
+            f"lesson {lessons}: {facts['own']} crystals of its own beside {facts['real']:,} real ones, "
+            f"{facts['updates']} updates, {(time.monotonic() - began) / 60:.1f} min"
+        )
 
     def _propose(self, round_: int) -> Iterator[None]:
         earlier = [c for _, c in sorted(self.state.candidates.items()) if c.round < round_]

@@ -36,9 +36,14 @@ class Maker:
     """
 
     def __init__(self, model: Model, wish: Wish, known: Known | None, device: torch.device) -> None:
-        self.model, self.wish, self.known, self.device = model, wish, known, device
+        self.wish, self.known, self.device = wish, known, device
         self._allotted: list[Plan] = []
-        model.network.to(device).eval()
+        self.take(model)
+
+    def take(self, model: Model) -> None:
+        """Go on with another model."""
+        self.model = model
+        model.network.to(self.device).eval()
 
     def make(self, proposals: Sequence[Proposal], done: Collection[int] = ()) -> Iterator[Made]:
         """Each proposal's crystal, as it is made; those of one kind together.

@@ -17,6 +17,7 @@ from crystalsmith.evaluation.matching import formula_key
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.evaluation.report.page import asset, compact, element_shares, fill
 from crystalsmith.evaluation.report.results import finite, rounded
+from crystalsmith.evaluation.statistics import wilson
 from crystalsmith.files import replace_text
 
 PAGE = "discover.html"
@@ -70,6 +71,7 @@ def page(
         "funnel": _funnel(state),
         "factors": _factors(state),
         "yield": _yield(state),
+        "lessons": lessons(state),
         "columns": columns,
         "rows": [[rounded(row.get(n)) for n in columns] for row in table],
         "more": [_more(c) for c in shown],
@@ -133,6 +135,22 @@ def _factors(state: State) -> list[list[Any]]:
             accepted = sum(c.accepted for c in some)
             name = {"kinds": "elements", "size": "atoms"}.get(factor, factor)
             rows.append([name, level, len(some), relaxed, accepted, f"{means[level]:.2f}"])
+    return rows
+
+
+def lessons(state: State) -> list[list[Any]]:
+    """For the model as it began and after each lesson: what it was shown, and what came of what it proposed."""
+    if not state.lessons:
+        return []
+    rows = []
+    for number in range(len(state.lessons) + 1):
+        shown = state.lessons[number - 1].facts if number else {}
+        some = [c for c in state.candidates.values() if c.lesson == number]
+        relaxed = sum(c.relaxed is not None for c in some)
+        accepted = sum(c.accepted for c in some)
+        low, high = wilson(accepted, relaxed)
+        share = f"{accepted / relaxed:.0%} ({low:.0%} to {high:.0%})" if relaxed else ""
+        rows.append([number, shown.get("own", ""), shown.get("real", ""), len(some), relaxed, accepted, share])
     return rows
 
 

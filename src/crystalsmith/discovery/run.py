@@ -12,6 +12,7 @@ from typing import Any
 from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.judging import Judge
 from crystalsmith.discovery.known import Known
+from crystalsmith.discovery.learning import Teacher
 from crystalsmith.discovery.ledger import Folder
 from crystalsmith.discovery.loop import Loop
 from crystalsmith.discovery.making import Maker
@@ -78,7 +79,12 @@ def discover(
     folder = _resumed(out, limits) if wish is None else _started(out, wish, limits)
     signum: int | None = None
     with StopSignals() as stop:
-        loop = _loop(folder, device, jobs, stop)
+        try:
+            loop = _loop(folder, device, jobs, stop)
+        except InputError:
+            if wish is not None:  # nothing has begun: the mended command finds the place as this one did
+                folder.discard()
+            raise
         sessions = [*folder.manifest.get("sessions", []), {"from": round(loop.before, 3), "jobs": jobs}]
         folder.update(status="running", sessions=sessions)
         try:
@@ -153,6 +159,14 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
     if reference is not None and reference.num_structures and not wish.plain:
         known = Known(reference, _space_groups(wish))
     place = choose_device(device)
+    state = folder.state()
+    teacher: Teacher | None = None
+    proposer = model
+    if wish.learn:
+        source = str(folder.manifest["model"]["source"])
+        teacher = Teacher(folder.path, wish, source, model, reference, allowed, place.type)
+        if state.lessons:
+            proposer = load_model(teacher.model(len(state.lessons)))
     settings = Relaxation(
         potential=wish.potential,
         energy_scale=wish.energy_scale,
@@ -165,12 +179,13 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
         folder,
         reference,
         known,
-        Maker(model, wish, known, place),
+        Maker(proposer, wish, known, place),
         Workshop(settings, jobs),
         Judge(reference, wish.potential, wish.energy_scale, predictors),
         tuple(allowed),
         () if rules is None else rules.required,
         {p.name: NORMAL * float(p.facts.training.get("validation_mae", float("inf"))) for p in trained},
+        teacher,
         stop.shield,
     )
 

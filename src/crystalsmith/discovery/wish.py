@@ -41,6 +41,9 @@ class Wish:
         price: what the order of relaxations saves, ``seconds`` or ``relaxations``.
         novel: whether a candidate must be new to the reference.
         plain: no ranking, no learning, the model alone: the way to compare with.
+        learn: prepared data set of real crystals with energies above the hull, beside which the model is trained on
+            with what the run finds (:mod:`crystalsmith.discovery.learning`); empty for no lessons.
+        learn_every, learn_updates: relaxations between two lessons, and updates of one.
     """
 
     model: str = DEFAULT
@@ -65,6 +68,9 @@ class Wish:
     price: str = "seconds"
     novel: bool = True
     plain: bool = False
+    learn: str = ""
+    learn_every: int = 100
+    learn_updates: int = 300
 
     @property
     def tests(self) -> tuple[Requirement, ...]:
@@ -181,6 +187,11 @@ def check_wish(wish: Wish, limits: Limits) -> None:
         )
     if not 0 <= wish.floor <= 1:
         raise InputError(f"--explore is {wish.floor}; give a share from 0 to 1.")
+    if wish.learn and wish.plain:
+        raise InputError("--plain runs without learning; leave --learn or --plain out.")
+    for name, number in (("learn-every", wish.learn_every), ("learn-updates", wish.learn_updates)):
+        if number < 1:
+            raise InputError(f"--{name} is {number}; give 1 or more.")
     for name, value in (("want", limits.want), ("hours", limits.hours)):
         if value is not None and not value > 0:
             raise InputError(f"--{name} is {value}; give a number above 0.")

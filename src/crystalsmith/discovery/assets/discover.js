@@ -129,6 +129,10 @@ function estimates() {
 fillTable("summary", null, data.summary);
 fillTable("funnel", ["stage", "reached", "dropped", "seconds", "each"], data.funnel);
 fillTable("factors", ["factor", "level", "proposed", "relaxed", "accepted", "presumed"], data.factors);
+if (data.lessons.length) {
+  $("learning").hidden = false;
+  fillTable("lessons", ["lesson", "own crystals", "real ones", "proposed", "relaxed", "accepted", "share"], data.lessons);
+}
 yields();
 data.columns.forEach((name, k) => {
   const th = element("th", { title: "sort" }, name);
