@@ -152,7 +152,7 @@ def test_real_crystals_are_half_at_least_of_what_a_lesson_shows(
     monkeypatch.setattr(learning, "shutil", opened)
     state = Folder.open(finished).state()
     state.lessons.clear()
-    teacher = Teacher(tmp_path / "again", taught, str(pupil), load_model(pupil), None, ALLOWED)
+    teacher = Teacher(tmp_path / "again", taught, str(pupil), load_model(pupil), None, ALLOWED, torch.device("cpu"))
     facts = teacher.teach(state)
     assert facts is not None
     names = [name.decode() for name in seen[0].ids[seen[0].rows("train")].tolist()]

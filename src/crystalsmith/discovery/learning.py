@@ -33,6 +33,8 @@ from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.signals import Stopped
 
 if TYPE_CHECKING:
+    import torch
+
     from crystalsmith.checkpoints.model import Model
 
 LABEL = "energy_above_hull"
@@ -165,7 +167,7 @@ class Teacher:
         place: folder of the run.
         source: name or folder of the model that it began with.
         allowed: atomic numbers that the run may use.
-        device: as in recipes: ``auto``, ``cpu``, ``cuda``.
+        device: where the model is taught.
     """
 
     def __init__(
@@ -176,7 +178,7 @@ class Teacher:
         model: Model,
         reference: Reference | None,
         allowed: Collection[int],
-        device: str = "auto",
+        device: torch.device,
     ) -> None:
         check_learning(wish, model)
         self.place, self.wish, self.source, self.reference = place, wish, source, reference
@@ -201,7 +203,7 @@ class Teacher:
             Stopped: if a signal came in the middle.
         """
         from crystalsmith.training.config import Recipe
-        from crystalsmith.training.run import RECIPE, train
+        from crystalsmith.training.run import RECIPE, resume_recipe, train
 
         number = len(state.lessons) + 1
         folder = self._folder(number)
@@ -210,8 +212,9 @@ class Teacher:
         if not kept:
             return None
         lesson, facts = self._data(kept, data, number)
-        recipe = Recipe.from_dict(self._recipe(number))
-        outcome = train(lesson, folder, recipe, resume=(folder / RECIPE).is_file(), quiet=True)
+        begun = (folder / RECIPE).is_file()
+        recipe = resume_recipe(folder, None, []) if begun else Recipe.from_dict(self._recipe(number))
+        outcome = train(lesson, folder, recipe, resume=begun, quiet=True)
         if outcome.interrupted and outcome.signum is not None:
             raise Stopped(outcome.signum)
         shutil.rmtree(lesson, ignore_errors=True)
@@ -266,6 +269,8 @@ class Teacher:
         return place, {"own": len(kept), "copies": copies, "real": len(chosen)}
 
     def _recipe(self, number: int) -> Mapping[str, Any]:
+        from crystalsmith.generation.device import choose_precision
+
         wish = self.wish
         return {
             "seed": wish.seed + number,
@@ -282,7 +287,10 @@ class Teacher:
             "ema": {"decay": 0.99},
             "limits": {"max_steps": wish.learn_updates, "max_epochs": None},
             "validation": {"every_epochs": None, "every_steps": wish.learn_updates, "max_crystals": VALIDATION},
-            "hardware": {"accelerator": self.device},
+            "hardware": {
+                "accelerator": self.device.type,
+                "precision": "bf16-mixed" if choose_precision("auto", self.device) == "bf16" else "32",
+            },
             "output": {"save_every_minutes": 1.0},
             "card": {"notes": "Trained on with crystals of its own run and what a potential says of them."},
         }

@@ -164,7 +164,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
     proposer = model
     if wish.learn:
         source = str(folder.manifest["model"]["source"])
-        teacher = Teacher(folder.path, wish, source, model, reference, allowed, place.type)
+        teacher = Teacher(folder.path, wish, source, model, reference, allowed, place)
         if state.lessons:
             proposer = load_model(teacher.model(len(state.lessons)))
     settings = Relaxation(
