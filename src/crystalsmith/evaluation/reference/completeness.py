@@ -83,8 +83,10 @@ def completeness(
         left_out: chemical systems of the entries that could not take part, one for each.
     """
     sizes: Counter[int] = Counter()
-    for entry in hull.entries_within(system).tolist():
-        sizes[len(hull.composition(entry))] += not name(entry).startswith(ADDED_ELEMENT)
+    for part in hull.systems_within(system):
+        entries = hull.entries_of(part)
+        added = sum(name(e).startswith(ADDED_ELEMENT) for e in entries.tolist()) if len(part) == 1 else 0
+        sizes[len(part)] += len(entries) - added
     missing = {k: tuple(s for s in combinations(system, k) if not len(hull.entries_of(s))) for k in SIZES}
     terminals = {z: hull.entries_of((z,)).tolist() for z in system}
     inside = set(system)

@@ -128,6 +128,10 @@ class Hull:
         """The entries within a chemical system, its sub-systems included, elements first."""
         return rows_within(self._members, system)
 
+    def systems_within(self, system: System) -> list[System]:
+        """The chemical systems within one that have entries, itself and its sub-systems, from the smallest on."""
+        return _systems_within(self._members, system)
+
     def composition(self, entry: int) -> dict[int, float]:
         """Atomic number to atomic fraction of an entry."""
         part = slice(self._offsets[entry], self._offsets[entry + 1])
@@ -166,13 +170,16 @@ def by_system(offsets: Integers, elements: Integers) -> dict[System, Integers]:
 
 def rows_within(members: Mapping[System, Integers], system: System) -> Integers:
     """The rows of a chemical system and of all its sub-systems, from the smallest on."""
+    return np.concatenate([np.zeros(0, dtype=np.int64), *(members[s] for s in _systems_within(members, system))])
+
+
+def _systems_within(members: Mapping[System, Integers], system: System) -> list[System]:
+    """Those of the chemical systems that are one or a sub-system of it, from the smallest on."""
     if 2 ** len(system) <= 2 * len(members):
         subsets = (s for k in range(1, len(system) + 1) for s in combinations(system, k))
-        found = [members[s] for s in subsets if s in members]
-    else:
-        inside = set(system)
-        found = [rows for s, rows in sorted(members.items(), key=lambda x: len(x[0])) if inside.issuperset(s)]
-    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+        return [s for s in subsets if s in members]
+    inside = set(system)
+    return [s for s in sorted(members, key=len) if inside.issuperset(s)]
 
 
 def _lowest_mixture(fractions: Floats, energies: Floats, target: Floats) -> tuple[float, Integers, Floats]:
