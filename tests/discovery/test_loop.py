@@ -150,3 +150,15 @@ def test_wrong_folders_are_refused_in_a_sentence(tmp_path: Path, wish: Wish, lim
     ledger.write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
     with pytest.raises(InputError, match="line 2 cannot be read"):
         discover(finished, None, limits)
+
+
+def test_what_lies_far_below_the_hull_is_accepted_with_a_warning(
+    tmp_path: Path, wish: Wish, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crystalsmith.discovery import loop
+
+    monkeypatch.setattr(loop, "DOUBTFUL", -0.2)  # so that all within 0.2 eV/atom count as far below
+    discover(tmp_path / "run", wish, limits)
+    warned = [c.values["energy_above_hull"] < 0.2 for c in Folder.open(tmp_path / "run").state().accepted if c.detail]
+    assert warned
+    assert all(warned)

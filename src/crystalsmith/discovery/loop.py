@@ -33,6 +33,9 @@ from crystalsmith.evaluation.reference.known import Reference
 PUBLISH = 30.0
 """Seconds between two versions of the table and the page."""
 
+DOUBTFUL, DOUBT = 0.1, "as a rule the potential's error; look at it before all else"
+"""eV/atom below the hull from which an accepted candidate carries a word of warning."""
+
 
 class Loop:
     """A run in progress.
@@ -249,7 +252,10 @@ class Loop:
                 ready = candidate.stage == "calculated" if self.wish.calculated else candidate.stage == "judged"
                 enough = self.limits.want is not None and len(self.state.accepted) >= self.limits.want
                 if ready and not candidate.dropped and not enough:
-                    self._add("accepted", candidate, values={"relatives": self._relatives(candidate)})
+                    below = -float(candidate.values.get("energy_above_hull", 0.0))
+                    doubt = f"{below:.2f} eV/atom below the hull: {DOUBT}" if below > DOUBTFUL else ""
+                    values = {"relatives": self._relatives(candidate)}
+                    self._add("accepted", candidate, detail=doubt, values=values)
             # Only here, so that what was paid for has its verdict before a limit can end the run.
             yield
 

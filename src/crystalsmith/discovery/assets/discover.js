@@ -2,7 +2,7 @@
 const W = 520, H = 300, L = 54, B = 34, T = 10, R = 12;
 function frame(place, title, xs, ys, xName, yName) {
   const svg = shape("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": title });
-  const span = (v) => { const a = Math.min(...v), b = Math.max(...v), pad = 0.04 * (b - a) || 0.5; return [a - pad, b + pad]; };
+  const span = (v) => { const a = Math.min(...v), b = Math.max(...v), pad = 0.04 * (b - a) || 0.5; return [a >= 0 && a < b / 4 ? 0 : a - pad, b + pad]; };  // what begins near nothing begins at nothing
   const [x0, x1] = span(xs.length ? xs : [0, 1]), [y0, y1] = span(ys.length ? ys : [0, 1]);
   const x = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - R), y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - B - T);
   svg.append(shape("line", { x1: L, x2: W - R, y1: H - B, y2: H - B, stroke: "currentColor", opacity: 0.3 }));
