@@ -153,7 +153,7 @@ def discover(
         "relaxations": relaxations,
         "floor": explore,
         "plain": plain or None,
-        "learn": None if learn is None else str(learn.path if isinstance(learn, Prepared) else learn),
+        "learn": None if learn is None else str(Path(learn.path if isinstance(learn, Prepared) else learn).resolve()),
         "learn_every": learn_every,
         "learn_updates": learn_updates,
         "num_atoms": None if num_atoms is None else _range(str(num_atoms)),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import shutil
-from dataclasses import replace
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,16 +22,27 @@ from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import save_model
 from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.data.prepare import prepare
-from crystalsmith.discovery import learning
-from crystalsmith.discovery.learning import Own, Teacher, element_shares, found_by, guarded, sensible
+from crystalsmith.discovery import learning, lessons
+from crystalsmith.discovery.candidate import Candidate, Lesson, State
+from crystalsmith.discovery.learning import (
+    Own,
+    Teacher,
+    distinct,
+    element_shares,
+    found_by,
+    guarded,
+    learnable,
+    sensible,
+)
 from crystalsmith.discovery.ledger import LEDGER, Folder
-from crystalsmith.discovery.run import discover
+from crystalsmith.discovery.run import discover, sentence
 from crystalsmith.discovery.wish import Limits, Wish
-from crystalsmith.elements import NUMBERS
+from crystalsmith.elements import NUMBERS, SYMBOLS
 from crystalsmith.errors import InputError
 from crystalsmith.formats import extxyz_frame
 from crystalsmith.network.conditioning import ConditionConfig
 from crystalsmith.network.denoiser import GemNetDenoiser
+from crystalsmith.training.state import FILE, load_state, save_state
 
 METALS = ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au")
 ALLOWED = [NUMBERS[m] for m in METALS]
@@ -205,15 +220,151 @@ def test_what_is_known_broken_or_a_copy_is_not_shown(finished: Path) -> None:
             assert candidate.name not in names
 
 
+def test_near_copies_teach_nothing_twice(real: Path) -> None:
+    data = CrystalDataset.open(real)
+    row = int(data.rows("val")[0])
+    a, b = (SYMBOLS[z - 1] for z in next(iter(data.batch([row]).crystals()))[2])
+    copy = Own("copy", alloy(a, b, 3.9), 0.3, True)  # of a validation crystal: the matcher scales
+    one, near, far = (Own(f"n{k}", alloy("Fe", "Co", 4.0 + k / 10), e, True) for k, e in enumerate((0.1, 0.11, 0.2)))
+    assert [x.name for x in distinct([far, near, one, copy], data)] == ["n0", "n2"]
+
+
+def test_what_the_run_denies_and_the_model_does_not_make_is_not_shown(taught: Wish, pupil: Path) -> None:
+    model = load_model(pupil)
+    wish = replace(taught, steering={"deny": "Pd", "deny_list": "radioactive", "allow": "Al,Ni,Pd"})
+    shown = learnable(wish, model)
+    assert NUMBERS["Pd"] not in shown
+    assert NUMBERS["Pm"] not in shown
+    assert {NUMBERS["Al"], NUMBERS["O"]} <= shown <= set(model.metadata.elements)
+    assert learnable(replace(taught, steering={}), model) == set(model.metadata.elements)
+
+
+def test_denied_elements_are_in_no_crystal_of_a_lesson(
+    tmp_path: Path, taught: Wish, finished: Path, pupil: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(learning, "shutil", SimpleNamespace(rmtree=lambda path, **_: seen.append(path)))
+    state = Folder.open(finished).state()
+    state.lessons.clear()
+    wish = replace(taught, steering={"allow": ",".join(METALS), "deny": "Al,Au"})
+    allowed = [z for z in ALLOWED if z not in (NUMBERS["Al"], NUMBERS["Au"])]
+    for candidate in state.candidates.values():  # as a run with this wish would have found them
+        if candidate.raw is not None and not set(candidate.raw[2].tolist()) <= set(allowed):
+            candidate.dropped = "duplicate"
+    teacher = Teacher(tmp_path / "again", wish, str(pupil), load_model(pupil), None, allowed, torch.device("cpu"))
+    facts = teacher.teach(state)
+    assert facts is not None
+    data = CrystalDataset.open(seen[0])
+    assert not set(data.atomic_numbers.tolist()) & {NUMBERS["Al"], NUMBERS["Au"]}
+    assert load_model(teacher.model(1)).metadata.elements == load_model(pupil).metadata.elements
+
+
+class Killed(BaseException):
+    """Nothing catches it, and nothing is saved after it."""
+
+
+def after_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Do something once, after a step of the next training."""
+    from crystalsmith.training.loop import Loop
+
+    after = Loop._after_step
+
+    def then(self: Loop) -> None:
+        after(self)
+        if self.step == step:
+            monkeypatch.setattr(Loop, "_after_step", after)
+            act()
+
+    monkeypatch.setattr(Loop, "_after_step", then)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def test_a_kill_in_the_middle_of_a_lesson_changes_nothing(
+    tmp_path: Path, taught: Wish, limits: Limits, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "killed"
+    after_step(monkeypatch, 2, kill)
+    with pytest.raises(Killed):
+        discover(out, taught, limits)
+    assert (out / "models" / "001" / "recipe.yaml").is_file()
+    assert not Folder.open(out).state().lessons
+    after_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert discover(out, None, Limits()).exit_code == 143
+    assert load_state(out / "models" / "001" / FILE)[1]["step"] == 3
+    discover(out, None, Limits())
+    assert told(out) == told(finished)
+
+
+def test_what_another_lesson_left_is_not_taken_for_this_one(
+    tmp_path: Path, taught: Wish, limits: Limits, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a loss of power the ledger may be older than the models; the lesson is then begun anew."""
+    out = tmp_path / "struck"
+    after_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    discover(out, taught, limits)
+    state = out / "models" / "001" / FILE
+    tensors, numbers = load_state(state)
+    save_state(state, tensors, numbers | {"data": "0" * 64})
+    discover(out, None, Limits())
+    assert told(out) == told(finished)
+
+
+def test_a_run_goes_on_with_its_own_models_and_data(finished: Path, tmp_path: Path, real: Path) -> None:
+    place = finished / "models" / "002" / "last" / "model.safetensors"
+    weights = place.read_bytes()
+    place.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"is not the model that lesson 2 gave"):
+        discover(finished, None, Limits(relaxations=20))
+    manifest = json.loads((finished / "manifest.json").read_text())
+    manifest["learn"]["data"] = "0" * 64
+    (finished / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="begun with other data than"):
+        discover(finished, None, Limits(relaxations=20))
+
+
+def test_the_yield_before_and_after_is_of_equally_many_relaxations() -> None:
+    state = State(lessons=[Lesson(1, 5, {"own": 4, "real": 12})])
+    for lesson, verdicts in enumerate(("10100", "110")):
+        state.chosen[lesson] = []
+        for won in verdicts:
+            number = len(state.candidates)
+            one = Candidate(number, lesson, {"source": "free"}, stage="accepted" if won == "1" else "judged")
+            one.lesson, one.values["estimated_above_hull"] = lesson, 0.05 if won == "1" else 0.4
+            one.history = [(stage, float(number), 1.0) for stage in ("proposed", "estimated", "relaxed")]
+            state.candidates[number] = one
+            state.chosen[lesson].append(number)
+    state.candidates[99] = Candidate(99, 1, {"source": "known:0"}, stage="accepted", lesson=1)
+    first, second = lessons.taught(state, 0.1)
+    assert (first.relaxed, first.accepted, first.promising, first.budget) == (5, 2, 2, 0)
+    assert (second.relaxed, second.accepted, second.budget, second.before, second.after) == (3, 2, 3, 1, 2)
+    told = "lesson 1: 2 of the first 3 relaxations after it accepted, 1 of the last 3 before"
+    assert lessons.changed([first, second]) == told
+    assert lessons.taught(State(), 0.1) == []
+    assert lessons.changed([]) == ""
+
+
+def test_a_run_says_what_its_lessons_changed(finished: Path) -> None:
+    summary = discover(finished, None, Limits())
+    state = Folder.open(finished).state()
+    assert [one.lesson for one in summary.taught] == [0, 1, 2]
+    made = [c for c in state.candidates.values() if c.plan["source"] != "known:0"]
+    assert sum(one.proposed for one in summary.taught) == len(made)
+    assert lessons.changed(summary.taught) in sentence(summary)
+    assert asdict(summary)["taught"][1]["lesson"] == 1
+
+
 def test_lessons_that_cannot_be_given_are_refused(tmp_path: Path, taught: Wish, untrained: Path, real: Path) -> None:
     limits = Limits(relaxations=3)
-    for wish, sentence in (
+    for wish, match in (
         (replace(taught, model=str(untrained)), "does not; take taught-tiny"),
         (replace(taught, plain=True), "without learning"),
         (replace(taught, learn_every=0), "--learn-every is 0"),
         (replace(taught, learn=str(tmp_path / "none")), "none"),
     ):
-        with pytest.raises(InputError, match=sentence):
+        with pytest.raises(InputError, match=match):
             discover(tmp_path / "run", wish, limits)
         assert not (tmp_path / "run").exists()  # so that the mended command can be given
     bare = tmp_path / "bare"

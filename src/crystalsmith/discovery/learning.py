@@ -4,6 +4,9 @@ What a model is shown are its own crystals with the energies above the hull that
 unstable, as they were made and as they relaxed. Guards against drift, as for the bundled ``taught-tiny``:
 
 - half of what is seen, at least, is real data;
+- elements that the run denies, or that the model does not make, are in no crystal of either kind;
+- near copies are left out: what the matcher takes for a real crystal of the data (of any split), or for another one of
+  the run with nearly the same energy;
 - left out: forces of 15 eV/angstrom and more, energies below -0.1 (the potential's error, as a rule) or above 1.5
   eV/atom, noble gases, Tc and Pm, duplicates, more than three crystals of a composition, and compositions that the
   reference knows, if stable;
@@ -28,7 +31,8 @@ from crystalsmith.data.dataset import CrystalDataset
 from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.wish import Wish
 from crystalsmith.errors import InputError
-from crystalsmith.evaluation.matching import Arrays, formula_key
+from crystalsmith.evaluation.matching import Arrays, first_match, formula_key
+from crystalsmith.evaluation.matching import Candidate as Matched
 from crystalsmith.evaluation.reference.known import Reference
 from crystalsmith.signals import Stopped
 
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from crystalsmith.checkpoints.model import Model
+    from crystalsmith.training.config import Recipe
 
 LABEL = "energy_above_hull"
 LARGEST_FORCE, LOWEST, HIGHEST, LARGEST_LABEL = 15.0, -0.1, 1.5, 0.6
@@ -46,6 +51,10 @@ FEW = 100
 
 DENIED = frozenset({2, 10, 18, 36, 54, 43, 61})
 """Noble gases, Tc, Pm."""
+
+ALIKE = 0.02
+"""eV/atom: two crystals that the matcher takes for one are near copies if their energies differ by less. Farther apart,
+as before and after a relaxation, they tell the model what distortions cost."""
 
 BATCH, COPIES, VALIDATION = 64, 8, 256
 """Crystals of an update; most copies of an own crystal, of which each meets other noise; crystals to validate on."""
@@ -102,6 +111,41 @@ def guarded(own: Sequence[Own], share: NDArray[np.float64] | None, seed: int = 0
     return kept
 
 
+def distinct(own: Sequence[Own], data: CrystalDataset) -> list[Own]:
+    """Those that are near copies neither of a lower one nor of a crystal of the data, the lowest first."""
+    kept: list[Own] = []
+    lower: dict[Any, list[tuple[float, Matched]]] = {}
+    for one in sorted(own, key=lambda one: (one.energy, one.name)):
+        matched = Matched(one.name, one.crystal)
+        if matched.formula not in lower:
+            lower[matched.formula] = [(-math.inf, real) for real in _of_formula(data, matched.formula)]
+        peers = lower[matched.formula]
+        near = [other for energy, other in peers if energy == -math.inf or one.energy - energy < ALIKE]
+        if first_match(matched, near) is None and not matched.problem:
+            peers.append((one.energy, matched))
+            kept.append(one)
+    return kept
+
+
+def _of_formula(data: CrystalDataset, formula: tuple[tuple[int, int], ...]) -> list[Matched]:
+    """The crystals of a data set that have a reduced formula, of all splits."""
+    rows = np.flatnonzero(made_of(data, [z for z, _ in formula]))
+    starts, sizes, numbers = data.offsets[rows], data.num_atoms[rows], np.asarray(data.atomic_numbers)
+    same = [row for row, a, n in zip(rows, starts, sizes, strict=True) if formula_key(numbers[a : a + n]) == formula]
+    return [
+        Matched(f"row {row}", (frac.astype(float), cell.astype(float), z.astype(np.int64)))
+        for row, (frac, cell, z) in zip(same, data.batch(same).crystals(), strict=True)
+    ]
+
+
+def made_of(data: CrystalDataset, elements: Collection[int]) -> NDArray[np.bool_]:
+    """``(C,)``, which crystals of a data set hold none but these elements."""
+    inside: NDArray[np.bool_] = np.logical_and.reduceat(
+        np.isin(np.asarray(data.atomic_numbers), list(elements)), np.asarray(data.offsets)[:-1]
+    )
+    return inside
+
+
 def found_by(state: State, reference: Reference | None) -> list[Own]:
     """The crystals of a run that the potential and the hull have a word on, as made and as relaxed."""
     found = []
@@ -126,7 +170,7 @@ def element_shares(data: CrystalDataset, allowed: Collection[int]) -> NDArray[np
     None if there are fewer than :data:`FEW`.
     """
     numbers, offsets = np.asarray(data.atomic_numbers), np.asarray(data.offsets)
-    inside = np.logical_and.reduceat(np.isin(numbers, list(allowed)), offsets[:-1])
+    inside = made_of(data, allowed)
     rows = [row for row in data.rows("train") if inside[row]]
     if len(rows) < FEW:
         return None
@@ -150,8 +194,52 @@ def check_learning(wish: Wish, model: Model) -> None:
         raise InputError(
             f"The data set {wish.learn} has no label {LABEL}, by which lessons teach; prepare one with it."
         )
-    if not len(data.rows("train")):
-        raise InputError(f"The data set {wish.learn} has no training rows; prepare it again with a train split.")
+    rows = data.rows("train")
+    if not made_of(data, learnable(wish, model))[rows].any():
+        raise InputError(
+            f"The data set {wish.learn} has no training rows without elements that the run denies; prepare it again "
+            "with a train split, or deny less."
+        )
+
+
+def learnable(wish: Wish, model: Model) -> frozenset[int]:
+    """The elements that a lesson may show: those that the model makes and the wish does not deny.
+
+    A list of what is allowed is no denial: real crystals of other elements keep the model from forgetting them.
+    """
+    from crystalsmith.generation.rules import make_rules
+
+    named = {name: wish.steering[name] for name in ("deny", "deny_list", "max_hhi") if name in wish.steering}
+    rules = make_rules(model.metadata.elements, **named)
+    return frozenset(model.metadata.elements if rules is None else rules.allowed)
+
+
+def facts_of_data(wish: Wish) -> dict[str, Any]:
+    """What the manifest keeps of the real data, so that a run goes on with the same."""
+    from crystalsmith.data.dataset import read_manifest
+    from crystalsmith.training.run import fingerprint
+
+    return {"data": fingerprint(read_manifest(Path(wish.learn)))} if wish.learn else {}
+
+
+def _begun(folder: Path, recipe: Recipe, data: Path) -> bool:
+    """Whether this lesson was cut off in a folder; what another one left there is removed."""
+    from crystalsmith.data.dataset import read_manifest
+    from crystalsmith.training.config import load_recipe, refuse_changes
+    from crystalsmith.training.run import RECIPE, fingerprint
+    from crystalsmith.training.state import FILE, load_state
+
+    if not folder.exists():
+        return False
+    try:
+        refuse_changes(load_recipe(folder / RECIPE), recipe)
+        seen = load_state(folder / FILE)[1]["data"] if (folder / FILE).is_file() else None
+    except InputError:
+        seen = ""
+    if seen in (None, fingerprint(read_manifest(data))):
+        return True
+    shutil.rmtree(folder)
+    return False
 
 
 def due(state: State, wish: Wish) -> bool:
@@ -180,14 +268,32 @@ class Teacher:
         allowed: Collection[int],
         device: torch.device,
     ) -> None:
-        check_learning(wish, model)
-        self.place, self.wish, self.source, self.reference = place, wish, source, reference
+        self.place, self.wish, self.source, self.reference = place.resolve(), wish, source, reference
         self.allowed, self.device = tuple(allowed), device
+        self.learnable = learnable(wish, model)
+        check_learning(wish, model)
         self.symmetric = model.metadata.sampling.get("space_group") == "any"
 
     def model(self, lesson: int) -> str:
         """Name or folder of the model after so many lessons."""
         return str(self._folder(lesson) / "last") if lesson else self.source
+
+    def load(self, state: State) -> Model:
+        """The model as the run has it now.
+
+        Raises:
+            InputError: if it is not there as the ledger has it.
+        """
+        from crystalsmith.checkpoints.find import load_model
+        from crystalsmith.checkpoints.store import CONFIG, weights_sha256
+
+        lesson = len(state.lessons)
+        if lesson:
+            place, facts = Path(self.model(lesson)), state.lessons[-1].facts
+            there = (place / CONFIG).is_file()
+            if not there or weights_sha256(place) != facts.get("weights_sha256", weights_sha256(place)):
+                raise InputError(f"{place} is not the model that lesson {lesson} gave; restore it or begin anew.")
+        return load_model(self.model(lesson))
 
     def _folder(self, lesson: int) -> Path:
         return self.place / FOLDER / f"{lesson:03d}"
@@ -202,35 +308,41 @@ class Teacher:
         Raises:
             Stopped: if a signal came in the middle.
         """
+        from crystalsmith.checkpoints.store import weights_sha256
         from crystalsmith.training.config import Recipe
-        from crystalsmith.training.run import RECIPE, resume_recipe, train
+        from crystalsmith.training.run import named, train
 
         number = len(state.lessons) + 1
         folder = self._folder(number)
         data = CrystalDataset.open(self.wish.learn)
-        kept = guarded(found_by(state, self.reference), element_shares(data, self.allowed), self.wish.seed + number)
-        if not kept:
-            return None
+        found = distinct(found_by(state, self.reference), data)
+        kept = guarded(found, element_shares(data, self.allowed), self.wish.seed + number)
         lesson, facts = self._data(kept, data, number)
-        begun = (folder / RECIPE).is_file()
-        recipe = resume_recipe(folder, None, []) if begun else Recipe.from_dict(self._recipe(number))
+        if lesson is None:
+            return None
+        recipe = named(Recipe.from_dict(self._recipe(number)), folder.name)
+        begun = _begun(folder, recipe, lesson)
         outcome = train(lesson, folder, recipe, resume=begun, quiet=True)
         if outcome.interrupted and outcome.signum is not None:
             raise Stopped(outcome.signum)
         shutil.rmtree(lesson, ignore_errors=True)
-        return facts | {"updates": outcome.step, "validation": outcome.best["total"]}
+        trained = {"updates": outcome.step, "validation": outcome.best["total"]}
+        return facts | trained | {"weights_sha256": weights_sha256(folder / "last")}
 
-    def _data(self, kept: Sequence[Own], data: CrystalDataset, number: int) -> tuple[Path, dict[str, Any]]:
-        """The data set of a lesson, and how many crystals of what are in it."""
+    def _data(self, kept: Sequence[Own], data: CrystalDataset, number: int) -> tuple[Path | None, dict[str, Any]]:
+        """The data set of a lesson, and how many crystals of what are in it; None if there is nothing to learn from."""
         from crystalsmith.data.prepare import prepare
         from crystalsmith.data.sites import find_sites
         from crystalsmith.files import make_folder, replace_text
         from crystalsmith.formats import extxyz_frame
 
         rng = np.random.default_rng([self.wish.seed, number])
-        rows, validation = data.rows("train"), data.rows("val")
+        fit = made_of(data, self.learnable)
+        rows, validation = (rows[fit[rows]] for rows in (data.rows("train"), data.rows("val")))
         while (own := sum(one.weight for one in kept)) > len(rows):  # own crystals never outnumber real ones
             kept = kept[:-1]
+        if not kept:
+            return None, {}
         real = min(len(rows), max(own, math.ceil(self.wish.learn_updates * BATCH / 2)))
         copies = min(COPIES, real // own)
         chosen = np.sort(rng.choice(rows, real, replace=False))

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from crystalsmith.checkpoints.find import load_model
 from crystalsmith.discovery.archive import TABLE, Archive, write_table
 from crystalsmith.discovery.candidate import LEARNED, Candidate, to_plain
 from crystalsmith.discovery.choice import choose, over
@@ -153,7 +152,7 @@ class Loop:
             return
         self._add(LEARNED, None, time.monotonic() - began, round=round_, values=facts)
         lessons = len(self.state.lessons)
-        self.maker.take(load_model(teacher.model(lessons)))
+        self.maker.take(teacher.load(self.state))
         yield (
             f"lesson {lessons}: {facts['own']} crystals of its own beside {facts['real']:,} real ones, "
             f"{facts['updates']} updates, {(time.monotonic() - began) / 60:.1f} min"

@@ -10,6 +10,7 @@ from crystalsmith.discovery.archive import funnel, ranked, row_of
 from crystalsmith.discovery.bandit import Posterior
 from crystalsmith.discovery.candidate import Candidate, State
 from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.lessons import changed, taught
 from crystalsmith.discovery.proposals import FACTORS, outcomes_of
 from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.elements import SYMBOLS
@@ -71,7 +72,7 @@ def page(
         "funnel": _funnel(state),
         "factors": _factors(state),
         "yield": _yield(state),
-        "lessons": lessons(state),
+        "lessons": lessons(state, wish.hull_limit),
         "columns": columns,
         "rows": [[rounded(row.get(n)) for n in columns] for row in table],
         "more": [_more(c) for c in shown],
@@ -111,7 +112,9 @@ def _summary(wish: Wish, state: State, limits: Limits, why: str) -> list[list[st
     rows += [[name, f"{done}" + ("" if most is None else f" of {most}")] for name, (done, most) in wanted.items()]
     said = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in wish.steering.items()}
     rules = [f"{k.replace('_', ' ')} {v}" for k, v in said.items()]
-    return [*rows, ["rules", "; ".join(rules) or "none"], ["way", "plain" if wish.plain else "ranked and learning"]]
+    rows += [["rules", "; ".join(rules) or "none"], ["way", "plain" if wish.plain else "ranked and learning"]]
+    told = changed(taught(state, wish.hull_limit))
+    return [*rows, ["lessons", f"{len(state.lessons)}; {told}"]] if told else rows
 
 
 def _funnel(state: State) -> list[list[Any]]:
@@ -138,19 +141,17 @@ def _factors(state: State) -> list[list[Any]]:
     return rows
 
 
-def lessons(state: State) -> list[list[Any]]:
+def lessons(state: State, limit: float | None) -> list[list[Any]]:
     """For the model as it began and after each lesson: what it was shown, and what came of what it proposed."""
-    if not state.lessons:
-        return []
     rows = []
-    for number in range(len(state.lessons) + 1):
-        shown = state.lessons[number - 1].facts if number else {}
-        some = [c for c in state.candidates.values() if c.lesson == number]
-        relaxed = sum(c.relaxed is not None for c in some)
-        accepted = sum(c.accepted for c in some)
-        low, high = wilson(accepted, relaxed)
-        share = f"{accepted / relaxed:.0%} ({low:.0%} to {high:.0%})" if relaxed else ""
-        rows.append([number, shown.get("own", ""), shown.get("real", ""), len(some), relaxed, accepted, share])
+    for one in taught(state, limit):
+        shown = state.lessons[one.lesson - 1].facts if one.lesson else {}
+        low, high = wilson(one.accepted, one.relaxed)
+        share = f"{one.accepted / one.relaxed:.0%} ({low:.0%} to {high:.0%})" if one.relaxed else ""
+        same = f"{one.before} of {one.budget}, then {one.after} of {one.budget}" if one.budget else ""
+        promising = f"{one.promising} of {one.estimated}"
+        made = (one.proposed, promising, one.relaxed, one.accepted, share, same)
+        rows.append([one.lesson, shown.get("own", ""), shown.get("real", ""), *made])
     return rows
 
 

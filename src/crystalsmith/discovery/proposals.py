@@ -24,6 +24,8 @@ from crystalsmith.errors import InputError
 
 ANY = "any"
 KNOWN = "known:"
+UNTOUCHED = f"{KNOWN}0"
+"""The source of known crystals as they are, which no model makes."""
 ARRANGEMENTS = "arrangements"
 FACTORS = ("source", "kinds", "size")
 

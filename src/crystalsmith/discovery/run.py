@@ -12,8 +12,9 @@ from typing import Any
 from crystalsmith.discovery.candidate import State
 from crystalsmith.discovery.judging import Judge
 from crystalsmith.discovery.known import Known
-from crystalsmith.discovery.learning import Teacher
+from crystalsmith.discovery.learning import Teacher, facts_of_data
 from crystalsmith.discovery.ledger import Folder
+from crystalsmith.discovery.lessons import Taught, changed, taught
 from crystalsmith.discovery.loop import Loop
 from crystalsmith.discovery.making import Maker
 from crystalsmith.discovery.wish import CALCULATED, STABLE, Limits, Wish, check_wish
@@ -38,6 +39,7 @@ class Summary:
         why: which limit.
         proposed, relaxed, accepted: numbers of candidates, all sessions together.
         seconds: run time, all sessions together.
+        taught: with lessons, what became of the candidates of each model, and the yield before and after.
         exit_code: 0, or 130 and 143 after a signal.
     """
 
@@ -48,6 +50,7 @@ class Summary:
     relaxed: int
     accepted: int
     seconds: float
+    taught: tuple[Taught, ...] = ()
     exit_code: int = 0
 
 
@@ -111,7 +114,8 @@ def _started(out: Path, wish: Wish, limits: Limits) -> Folder:
     check_wish(wish, limits)
     digest = weights_sha256(find_model(wish.model))
     source = model_source(wish.model)
-    return Folder.create(out, wish, limits, {"model": {"source": source, "weights_sha256": digest}})
+    facts = {"model": {"source": source, "weights_sha256": digest}}
+    return Folder.create(out, wish, limits, facts | ({"learn": facts_of_data(wish)} if wish.learn else {}))
 
 
 def _resumed(out: Path, limits: Limits) -> Folder:
@@ -123,6 +127,10 @@ def _resumed(out: Path, limits: Limits) -> Folder:
     if weights_sha256(find_model(known["source"])) != known["weights_sha256"]:
         raise InputError(
             f"The run in {out} was begun with other weights than {known['source']} has now; restore them or begin anew."
+        )
+    if "learn" in folder.manifest and folder.manifest["learn"] != facts_of_data(folder.wish):
+        raise InputError(
+            f"The run in {out} was begun with other data than {folder.wish.learn} has now; restore them or begin anew."
         )
     raised = folder.limits.raised(limits)
     check_wish(folder.wish, raised)
@@ -166,7 +174,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
         source = str(folder.manifest["model"]["source"])
         teacher = Teacher(folder.path, wish, source, model, reference, allowed, place)
         if state.lessons:
-            proposer = load_model(teacher.model(len(state.lessons)))
+            proposer = teacher.load(state)
     settings = Relaxation(
         potential=wish.potential,
         energy_scale=wish.energy_scale,
@@ -224,6 +232,7 @@ def _summary(folder: Folder, state: State, seconds: float, why: str, signum: int
         relaxed=state.relaxations,
         accepted=len(state.accepted),
         seconds=round(seconds, 1),
+        taught=tuple(taught(state, folder.wish.hull_limit)),
         exit_code=0 if signum is None else 128 + signum,
     )
 
@@ -233,7 +242,8 @@ def sentence(summary: Summary) -> str:
     what = f"{summary.accepted} accepted of {summary.relaxed} relaxed and {summary.proposed} proposed, {summary.out}"
     if summary.status == "stopped":
         return f"Stopped: {what}. Go on with: crystalsmith discover {summary.out} --resume"
-    return f"Done, {summary.why}: {what}. Page: {Path(summary.out) / 'discover.html'}"
+    told = changed(summary.taught)
+    return f"Done, {summary.why}: {what}{told and '; ' + told}. Page: {Path(summary.out) / 'discover.html'}"
 
 
 __all__ = ["CALCULATED", "Limits", "Summary", "Wish", "default_requirements", "discover", "rules_of", "sentence"]

@@ -131,7 +131,7 @@ fillTable("funnel", ["stage", "reached", "dropped", "seconds", "each"], data.fun
 fillTable("factors", ["factor", "level", "proposed", "relaxed", "accepted", "presumed"], data.factors);
 if (data.lessons.length) {
   $("learning").hidden = false;
-  fillTable("lessons", ["lesson", "own crystals", "real ones", "proposed", "relaxed", "accepted", "share"], data.lessons);
+  fillTable("lessons", ["lesson", "own crystals", "real ones", "proposed", "one energy within the limit", "relaxed", "accepted", "share", "on the same budget, before and after"], data.lessons);
 }
 yields();
 data.columns.forEach((name, k) => {
