@@ -39,9 +39,10 @@ def run(out: Path, wish: Any, relaxations: int, jobs: int) -> tuple[int, int]:
     """Accepted and relaxed of one run, which goes on where it stopped."""
     from crystalsmith.discovery.run import discover
     from crystalsmith.discovery.wish import Limits
+    from crystalsmith.engine.run import Engine
 
     there = (out / "manifest.json").is_file()
-    summary = discover(out, None if there else wish, Limits(relaxations=relaxations), jobs=jobs)
+    summary = discover(out, None if there else wish, Limits(relaxations=relaxations), engine=Engine(jobs))
     if summary.status != "complete":
         raise SystemExit(summary.exit_code)
     return summary.accepted, summary.relaxed

@@ -141,14 +141,16 @@ def main() -> None:
         print(len(COMPOUNDS), "compounds;", check() or "formulas and space groups are right")
         return
     from crystalsmith.discovery.prediction import predict_structure
+    from crystalsmith.engine.run import Engine
 
     chosen = [c for c in COMPOUNDS if not asked.only or c[0] in asked.only.split(",")]
     ranks: dict[str, int | None] = {}
     for formula, prototype, elements in chosen:
         folder = asked.out / formula
-        settings = {"model": asked.model, "potential": asked.potential, "steps": asked.steps, "jobs": asked.jobs}
+        settings = {"model": asked.model, "potential": asked.potential, "steps": asked.steps}
         there = (folder / "manifest.json").is_file()
-        predict_structure(formula, folder, samples=asked.samples, resume=there, **settings)
+        engine = Engine(asked.jobs)
+        predict_structure(formula, folder, samples=asked.samples, resume=there, engine=engine, **settings)
         ranks[formula] = place(folder, prototype, elements)
         print(f"{formula:10} {prototype:20} rank {ranks[formula] or 'not found'}", flush=True)
     first, five = (sum(r is not None and r <= n for r in ranks.values()) for n in (1, 5))

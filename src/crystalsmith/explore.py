@@ -25,6 +25,7 @@ from crystalsmith.results import (
 if TYPE_CHECKING:
     from crystalsmith.discovery.energies import Compared
     from crystalsmith.discovery.wish import Limits, Wish
+    from crystalsmith.engine.run import Engine
 
 
 @spoken
@@ -67,7 +68,9 @@ def discover(
     energies: str | Path | None = None,
     corrections: str | None = None,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     progress: bool = False,
 ) -> Discovery:
     """Propose, relax and judge crystals until enough meet a wish: ``crystalsmith discover``.
@@ -111,7 +114,10 @@ def discover(
         energies: of the candidates of the run in ``out``, back from DFT: rank them anew, nothing is proposed.
         corrections: scheme of these energies.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        jobs: worker processes for the potential.
+        jobs: worker processes for the potential, None for one; with the engine ray the most actors, None for as many as
+            the cluster has room for.
+        engine: ``local`` or ``ray``: where the potential computes.
+        ray_address: of the cluster.
         progress: a line for each round, on standard error.
 
     Raises:
@@ -123,6 +129,7 @@ def discover(
 
     if energies is not None:
         return _compared(out, energies, corrections)
+    where = _engine(jobs, engine, ray_address)
     spent, calculations = parse_budgets(_several(budget))
     limits = Limits(want, spent, calculations, hours)
     steering = {
@@ -171,7 +178,8 @@ def discover(
             )
     else:
         wish = _wish(given, limits)
-    return Discovery(place, run(place, wish, limits, device=device, jobs=jobs, tell=_tell(progress)), _scratch=scratch)
+    summary = run(place, wish, limits, device=device, engine=where, tell=_tell(progress))
+    return Discovery(place, summary, _scratch=scratch)
 
 
 @spoken
@@ -188,7 +196,9 @@ def predict_structure(
     steps: int | None = None,
     resume: bool = False,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: str = "local",
+    ray_address: str | None = None,
     progress: bool = False,
 ) -> PredictedStructures:
     """The structures of one composition, ranked by energy: ``crystalsmith predict-structure``.
@@ -205,7 +215,10 @@ def predict_structure(
         steps: denoising steps; None for the model's.
         resume: go on with the run in ``out``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        jobs: worker processes for the potential.
+        jobs: worker processes for the potential, None for one; with the engine ray the most actors, None for as many as
+            the cluster has room for.
+        engine: ``local`` or ``ray``: where the potential computes.
+        ray_address: of the cluster.
         progress: a line now and then, on standard error.
 
     Raises:
@@ -228,7 +241,7 @@ def predict_structure(
         steps=steps,
         resume=resume,
         device=device,
-        jobs=jobs,
+        engine=_engine(jobs, engine, ray_address),
         tell=_tell(progress),
     )
     return PredictedStructures(place, summary, _scratch=scratch)
@@ -277,6 +290,15 @@ def _wish(given: dict[str, Any], limits: Limits) -> Wish:
     # Relaxations are what is counted where the budget names them and no time.
     given["price"] = "relaxations" if limits.relaxations is not None and limits.hours is None else "seconds"
     return Wish(**given)
+
+
+def _engine(jobs: int | None, kind: str, address: str | None) -> Engine:
+    """The workers of the potential."""
+    from crystalsmith.engine.run import Engine
+
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs is {jobs}; give 1 at least.")
+    return Engine(jobs or (0 if kind == "ray" else 1), kind, address)
 
 
 def _several(values: Any) -> list[Any]:

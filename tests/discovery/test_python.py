@@ -115,6 +115,10 @@ def test_mistakes_are_keywords_in_python(metals: dict[str, Any], tmp_path: Path)
         crystalsmith.discover(**metals)
     with pytest.raises(crystalsmith.InputError, match=r"^num_atoms 'few' is neither"):
         crystalsmith.discover(want=1, num_atoms="few", **metals)
+    with pytest.raises(crystalsmith.InputError, match=r"^jobs is 0; give 1 at least"):
+        crystalsmith.discover(want=1, jobs=0, **metals)
+    with pytest.raises(crystalsmith.InputError, match=r"no engine 'slurm'; choose local or ray"):
+        crystalsmith.predict_structure("CuAu", engine="slurm")
     done = CliRunner().invoke(app, ["discover", str(tmp_path / "run")])
     assert done.exit_code == 2
     assert "give --want, --hours or --budget" in done.output

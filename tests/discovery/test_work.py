@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,8 +19,10 @@ from crystalsmith.discovery.crew import Crew
 from crystalsmith.discovery.ledger import LEDGER, Folder
 from crystalsmith.discovery.run import discover
 from crystalsmith.discovery.wish import Limits, Wish
+from crystalsmith.engine import cluster
 from crystalsmith.engine.processes import Processes
-from crystalsmith.engine.schedule import schedule
+from crystalsmith.engine.run import Engine
+from crystalsmith.engine.schedule import LOST, READY, schedule
 
 
 def begin():
@@ -63,10 +67,63 @@ def outcomes(folder: Path) -> dict[int, tuple]:
 
 def test_more_workers_find_the_same_and_no_more_than_is_wanted(tmp_path: Path, wish: Wish) -> None:
     discover(tmp_path / "one", wish, Limits(relaxations=6))
-    discover(tmp_path / "two", wish, Limits(relaxations=6), jobs=2)
+    discover(tmp_path / "two", wish, Limits(relaxations=6), engine=Engine(2))
     assert outcomes(tmp_path / "two") == outcomes(tmp_path / "one")
-    summary = discover(tmp_path / "wanted", wish, Limits(want=1, relaxations=12), jobs=2)
+    summary = discover(tmp_path / "wanted", wish, Limits(want=1, relaxations=12), engine=Engine(2))
     assert summary.accepted == 1
+
+
+class Nodes(Processes):
+    """Stands for the actors of a cluster: processes of this machine, which are asked again as actors are."""
+
+    made: ClassVar[list[tuple]] = []
+
+    def __init__(self, begin, arguments, workers, address, gpus) -> None:
+        self.made.append((workers, address))
+        self.asked: list = []
+        super().__init__(begin, arguments, workers or 2)
+
+    def again(self, worker) -> list:
+        self.asked.append(worker)
+        return []
+
+    def wait(self, workers, seconds):
+        asked, self.asked = self.asked, []
+        heard = [(w, READY if w.process.is_alive() else LOST, None) for w in asked if w in workers]
+        return heard or super().wait(workers, seconds)
+
+
+def test_a_cluster_finds_what_this_machine_does(tmp_path: Path, wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's interface, with processes in place of Ray's actors; a worker that is lost costs no candidate."""
+    monkeypatch.setattr(cluster, "Actors", Nodes)
+    monkeypatch.setenv("DEATHS", str(tmp_path / "mark"))
+    limits, where = Limits(relaxations=6), Engine(0, "ray", "ray://head:10001")
+    discover(tmp_path / "one", wish, limits)
+    discover(tmp_path / "many", replace(wish, potential="mortal_potential:make"), limits, engine=where)
+    assert (tmp_path / "mark").exists()
+    assert Nodes.made[-1] == (0, "ray://head:10001")
+    assert outcomes(tmp_path / "many") == outcomes(tmp_path / "one")
+    assert Folder.open(tmp_path / "many").manifest["sessions"][0]["engine"] == "ray"
+    # A run goes on wherever there is room.
+    discover(tmp_path / "many", None, Limits(relaxations=8))
+    discover(tmp_path / "one", None, Limits(relaxations=8), engine=Engine(1, "ray"))
+    assert outcomes(tmp_path / "many") == outcomes(tmp_path / "one")
+
+
+def test_workers_that_left_while_they_waited_take_no_task_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(Nodes(begin, (), 2, None, 0.0))
+    try:
+
+        def stage(tasks: list[str]) -> list:
+            return list(schedule(crew, tasks, ordered=True, time_limit=None, tries=1))
+
+        for end in stage(["", "", "", ""]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(end.value, signal.SIGKILL)
+        time.sleep(0.5)
+        assert [end.status for end in stage(["", "", ""])] == ["", "", ""]
+    finally:
+        crew.close()
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path, wish: Wish) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from crystalsmith.cli import _options as options
 from crystalsmith.cli._options import RULES
-from crystalsmith.cli._shared import examples, print_json
+from crystalsmith.cli._shared import EngineOption, RayOption, examples, print_json
 
 EPILOG = examples(
     "crystalsmith discover out --want 20 --reference refs/mp",
@@ -136,7 +136,15 @@ def discover(
     ] = None,
     corrections: Annotated[str | None, typer.Option(help="Correction scheme of these energies.")] = None,
     device: options.Device = "auto",
-    jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Worker processes for the potential; the most actors of a cluster.",
+            show_default="1; with ray as many as the cluster has room for",
+        ),
+    ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayOption = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Propose, screen, estimate, relax, judge and keep crystals until enough meet the wish or the budget is spent.
@@ -186,6 +194,8 @@ def discover(
         corrections=corrections,
         device=device,
         jobs=jobs,
+        engine=engine,
+        ray_address=ray_address,
         progress=True,
     )
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalsmith.cli import _options as options
-from crystalsmith.cli._shared import examples, model_names, print_json
+from crystalsmith.cli._shared import EngineOption, RayOption, examples, model_names, print_json
 
 EPILOG = examples(
     "crystalsmith predict-structure LiCoO2 --samples 32 --potential 7net-0",
@@ -36,7 +36,15 @@ def predict_structure(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     device: options.Device = "auto",
-    jobs: Annotated[int, typer.Option(help="Worker processes for the potential.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Worker processes for the potential; the most actors of a cluster.",
+            show_default="1; with ray as many as the cluster has room for",
+        ),
+    ] = None,
+    engine: EngineOption = "local",
+    ray_address: RayOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,
 ) -> None:
     """Predict the crystal structures of a composition: propose, relax, rank by energy.
@@ -60,6 +68,8 @@ def predict_structure(
         resume=resume,
         device=device,
         jobs=jobs,
+        engine=engine,
+        ray_address=ray_address,
         progress=True,
     )
     rows, summary = found.ranking[:5], found.summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from crystalsmith.engine.schedule import READY, Backend, Event
+from crystalsmith.engine.schedule import Event, LastingBackend
 
 
 class Crew:
@@ -15,21 +15,21 @@ class Crew:
         backend: starts, feeds and ends the workers.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: LastingBackend) -> None:
         self.backend, self.deaths = backend, backend.deaths
         self._waiting: list[Hashable] = []
-        self._back: list[Hashable] = []
+        self._back: list[Event] = []
 
     def capacity(self) -> int:
         """How many workers there may be."""
         return self.backend.capacity()
 
     def start(self) -> Hashable:
-        """A worker that waits, which is ready at once, or a new one."""
+        """A worker that waits, or a new one."""
         if not self._waiting:
             return self.backend.start()
         worker = self._waiting.pop()
-        self._back.append(worker)
+        self._back += self.backend.again(worker)
         return worker
 
     def send(self, worker: Hashable, task: Any) -> None:
@@ -38,14 +38,13 @@ class Crew:
 
     def wait(self, workers: Sequence[Hashable], seconds: float) -> list[Event]:
         """What is heard; first of those that waited."""
-        ready: list[Event] = [(worker, READY, None) for worker in self._back]
-        self._back = []
+        ready, self._back = self._back, []
         return ready or self.backend.wait(workers, seconds)
 
     def stop(self, worker: Hashable, at_once: bool) -> None:
         """Keep an idle worker; end one that is at work, hangs or is lost."""
-        if worker in self._back:  # it has waited and was not heard yet: it is idle
-            self._back.remove(worker)
+        if unheard := [event for event in self._back if event[0] == worker]:  # it has waited: it is idle
+            self._back.remove(unheard[0])
             at_once = False
         if at_once:
             self.backend.stop(worker, at_once)

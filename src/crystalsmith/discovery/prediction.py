@@ -15,6 +15,7 @@ from crystalsmith.discovery.ledger import Folder
 from crystalsmith.discovery.proposals import ARRANGEMENTS
 from crystalsmith.discovery.run import Summary, discover
 from crystalsmith.discovery.wish import Limits, Wish
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.generation.rules import parse_formula
 
@@ -34,7 +35,7 @@ def predict_structure(
     steps: int | None = None,
     resume: bool = False,
     device: str = "auto",
-    jobs: int = 1,
+    engine: Engine = Engine(),
     tell: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Propose, relax and rank structures of a composition.
@@ -51,7 +52,7 @@ def predict_structure(
         InputError: if a value cannot be used.
     """
     if resume and Folder.open(out):
-        return discover(out, None, Limits(), device=device, jobs=jobs, tell=tell)
+        return discover(out, None, Limits(), device=device, engine=engine, tell=tell)
     parse_formula(formula)
     if samples < 1:
         raise InputError(f"--samples is {samples}; give 1 at least.")
@@ -71,7 +72,7 @@ def predict_structure(
         novel=False,
         sources=(ARRANGEMENTS,) if units is None else (),
     )
-    return discover(out, wish, Limits(rounds=1), device=device, jobs=jobs, tell=tell)
+    return discover(out, wish, Limits(rounds=1), device=device, engine=engine, tell=tell)
 
 
 def ranking(out: Path, most: int = 5) -> list[dict[str, Any]]:

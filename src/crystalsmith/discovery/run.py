@@ -19,6 +19,7 @@ from crystalsmith.discovery.loop import Loop
 from crystalsmith.discovery.making import Maker
 from crystalsmith.discovery.wish import CALCULATED, STABLE, Limits, Wish, check_wish
 from crystalsmith.discovery.work import Workshop
+from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.evaluation.asked.measures import Predictor
 from crystalsmith.evaluation.asked.requirements import check_requirements
@@ -60,7 +61,7 @@ def discover(
     limits: Limits,
     *,
     device: str = "auto",
-    jobs: int = 1,
+    engine: Engine = Engine(),
     tell: Callable[[str], None] = lambda text: None,
 ) -> Summary:
     """Run until the limits are reached.
@@ -70,7 +71,7 @@ def discover(
         wish: what is asked for; None to go on with the run in ``out``.
         limits: of a new run; to go on, those that change.
         device: where the model runs; the potential takes the same.
-        jobs: worker processes for the potential.
+        engine: the workers of the potential.
         tell: hears where the run stands.
 
     Raises:
@@ -83,12 +84,13 @@ def discover(
     signum: int | None = None
     with StopSignals() as stop:
         try:
-            loop = _loop(folder, device, jobs, stop)
+            loop = _loop(folder, device, engine, stop)
         except InputError:
             if wish is not None:  # nothing has begun: the mended command finds the place as this one did
                 folder.discard()
             raise
-        sessions = [*folder.manifest.get("sessions", []), {"from": round(loop.before, 3), "jobs": jobs}]
+        sessions = [*folder.manifest.get("sessions", []), {"from": round(loop.before, 3), "jobs": engine.workers}]
+        sessions[-1] |= {"engine": engine.kind} if engine.is_ray else {}
         folder.update(status="running", sessions=sessions)
         try:
             for text in loop.run():
@@ -138,7 +140,7 @@ def _resumed(out: Path, limits: Limits) -> Folder:
     return folder
 
 
-def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
+def _loop(folder: Folder, device: str, engine: Engine, stop: Any) -> Loop:
     from crystalsmith.checkpoints.find import load_model
     from crystalsmith.checkpoints.predictor import load_predictor
     from crystalsmith.generation.device import choose_device
@@ -188,7 +190,7 @@ def _loop(folder: Folder, device: str, jobs: int, stop: Any) -> Loop:
         reference,
         known,
         Maker(proposer, wish, known, place),
-        Workshop(settings, jobs),
+        Workshop(settings, engine),
         Judge(reference, wish.potential, wish.energy_scale, predictors),
         tuple(allowed),
         () if rules is None else rules.required,

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from crystalsmith.discovery.crew import Crew
-from crystalsmith.engine.processes import Processes
-from crystalsmith.engine.run import Engine
+from crystalsmith.engine.run import Engine, workers_of
 from crystalsmith.engine.schedule import TIMED_OUT, schedule
 from crystalsmith.evaluation.matching import Arrays
 from crystalsmith.evaluation.potential.elastic import bulk_modulus
@@ -48,13 +47,14 @@ class Workshop:
 
     Args:
         settings: of relaxations; they name the potential.
-        jobs: worker processes, which stay until :meth:`close`; 1 computes in this process.
+        engine: whose workers stay until :meth:`close`; one worker of this machine is this process.
     """
 
-    def __init__(self, settings: Relaxation, jobs: int = 1) -> None:
-        self.settings, self.jobs = settings, jobs
+    def __init__(self, settings: Relaxation, engine: Engine = Engine()) -> None:
+        self.settings, self.engine = settings, engine
         self._job: Callable[[Task], Outcome] | None = None
         self._crew: Crew | None = None
+        self._tries = 1
 
     def close(self) -> None:
         """End the workers; a further task starts new ones."""
@@ -65,7 +65,17 @@ class Workshop:
     @property
     def one_by_one(self) -> bool:
         """Whether tasks are done one after another, in the order they are given."""
-        return self.jobs <= 1 and not relaxations_at_once(self.settings)
+        return self._here and not self._at_once
+
+    @property
+    def _here(self) -> bool:
+        """Whether this process computes."""
+        return self.engine.workers <= 1 and not self.engine.is_ray
+
+    @property
+    def _at_once(self) -> bool:
+        """Whether many are relaxed in one call, on a GPU of this machine."""
+        return not self.engine.is_ray and relaxations_at_once(self.settings) > 0
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
         """Number of the task and its outcome, as they finish.
@@ -73,17 +83,19 @@ class Workshop:
         Raises:
             InputError: if the potential cannot be used.
         """
-        if tasks and tasks[0][0] == "relaxation" and relaxations_at_once(self.settings):
+        if tasks and tasks[0][0] == "relaxation" and self._at_once:
             yield from self._batched(tasks)
             return
-        if self.jobs <= 1:
+        if self._here:
             self._job = self._job or start(self.settings)
             for number, task in enumerate(tasks):
                 yield number, self._job(task)
             return
         limit = self.settings.time_limit + GRACE
-        self._crew = self._crew or Crew(Processes(start, (self.settings,), self.jobs))
-        for end in schedule(self._crew, tasks, ordered=False, time_limit=limit, tries=1):
+        if self._crew is None:
+            workers, self._tries = workers_of(start, (self.settings,), self.engine)
+            self._crew = Crew(workers)
+        for end in schedule(self._crew, tasks, ordered=False, time_limit=limit, tries=self._tries):
             if end.status:
                 seconds = limit if end.status == TIMED_OUT else 0.0
                 yield end.number, Outcome(end.status, end.detail, seconds=seconds)
@@ -92,9 +104,7 @@ class Workshop:
 
     def _batched(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Outcome]]:
         place = {name: number for number, (_, name, _) in enumerate(tasks)}
-        for result in relaxations(
-            [(name, name, arrays) for _, name, arrays in tasks], self.settings, Engine(self.jobs)
-        ):
+        for result in relaxations([(name, name, arrays) for _, name, arrays in tasks], self.settings, self.engine):
             yield place[result.id], _of_relaxation(result)
 
 

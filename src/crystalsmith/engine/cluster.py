@@ -73,6 +73,11 @@ class Actors:
         actor = self._kind.remote(self.begin, self.arguments)
         return _Worker(actor, actor.begun.remote())
 
+    def again(self, worker: Any) -> list[Event]:
+        """Ask an actor that waited whether it is still there: its node may have left meanwhile."""
+        worker.pending = worker.actor.begun.remote()
+        return []
+
     def send(self, worker: Any, task: Any) -> None:
         """Give a task to an actor."""
         worker.pending = worker.actor.work.remote(task)

@@ -115,6 +115,10 @@ class Processes:
         theirs.close()
         return _Worker(process, ours, place)
 
+    def again(self, worker: Any) -> list[Event]:
+        """Take up a process that waited: it is ready."""
+        return [(worker, READY, None)]
+
     def send(self, worker: Any, task: Any) -> None:
         """Give a task to a process."""
         worker.idle = False

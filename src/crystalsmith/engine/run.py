@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from crystalsmith.engine.processes import FAILURES, Job, Processes, attempt
-from crystalsmith.engine.schedule import Backend, Outcome, outcome_of, schedule
+from crystalsmith.engine.schedule import LastingBackend, Outcome, outcome_of, schedule
 from crystalsmith.errors import InputError
 
 ENGINES = ("local", "ray")
@@ -77,18 +77,27 @@ def run(
     Raises:
         InputError: what ``begin`` raises, or if workers cannot be started.
     """
-    backend: Backend
+    if engine.workers <= 1 and time_limit is None and not engine.is_ray and not engine.devices:
+        return _here(begin(*arguments), tasks)
+    backend, least = workers_of(begin, arguments, engine, tell)
+    return schedule(backend, tasks, ordered=ordered, time_limit=time_limit, tries=max(least, tries))
+
+
+def workers_of(
+    begin: Callable[..., Job], arguments: tuple[Any, ...], engine: Engine, tell: Callable[[str], None] = lambda _: None
+) -> tuple[LastingBackend, int]:
+    """The workers of an engine, and how often a task must be given out at least; arguments as in :func:`run`.
+
+    Raises:
+        InputError: if there can be none.
+    """
     if engine.is_ray:
         from crystalsmith.engine.cluster import Actors
 
-        backend, tries = Actors(begin, arguments, engine.workers, engine.address, engine.gpus), max(2, tries)
-    elif engine.devices:
-        backend, tries = Processes(begin, arguments, 0, engine.devices, tell), FAILURES * len(engine.devices)
-    elif engine.workers <= 1 and time_limit is None:
-        return _here(begin(*arguments), tasks)
-    else:
-        backend = Processes(begin, arguments, max(1, engine.workers))
-    return schedule(backend, tasks, ordered=ordered, time_limit=time_limit, tries=tries)
+        return Actors(begin, arguments, engine.workers, engine.address, engine.gpus), 2
+    if engine.devices:
+        return Processes(begin, arguments, 0, engine.devices, tell), FAILURES * len(engine.devices)
+    return Processes(begin, arguments, max(1, engine.workers)), 1
 
 
 def _here(job: Job, tasks: Iterable[Any]) -> Iterator[Outcome]:

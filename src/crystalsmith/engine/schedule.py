@@ -90,6 +90,14 @@ class Backend(Protocol):
         ...
 
 
+class LastingBackend(Backend, Protocol):
+    """Workers that may wait between one schedule and the next."""
+
+    def again(self, worker: Hashable) -> list[Event]:
+        """Take up a worker that waited: what is heard of it at once; else ``READY`` or its loss is heard later."""
+        ...
+
+
 def outcome_of(number: int, what: str, value: Any) -> Outcome:
     """The outcome of a task that is ``DONE`` or ``FAILED``."""
     return Outcome(number, "", value) if what == DONE else Outcome(number, CRASHED, None, str(value), raised=True)
