@@ -5,7 +5,8 @@
 Each run has a folder of its own and goes on where it stopped, so the command can be given again. For each wish:
 accepted crystals (stable, unique, new) of both ways, summed over seeds, and the ratio with its 95 % interval, from two
 million draws of the posteriors Beta(1/2 + accepted, 1/2 + not accepted) of the two yields. Candidates that start from
-known crystals have known frameworks; ``--model-only`` leaves them out. The band gap needs ``--predictor``.
+known crystals have known frameworks; ``--model-only`` leaves them out. The band gap needs ``--predictor``. With
+``--learn DATA`` a third way takes lessons (``discover --learn``), and is set against the same search without.
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ def main() -> None:
     parser.add_argument("--num-atoms", default="1-20")
     parser.add_argument("--model-only", action="store_true")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--learn", type=Path, help="real data of the lessons")
+    parser.add_argument("--learn-every", type=int, default=100)
+    parser.add_argument("--learn-updates", type=int, default=300)
     asked = parser.parse_args()
     from crystalsmith.discovery.wish import Wish
     from crystalsmith.models import DEFAULT
@@ -82,7 +86,13 @@ def main() -> None:
         "discover": {"sources": ("templates", "free") if asked.model_only else ()},
         "plain": {"plain": True, "proposals": 8, "relaxations": 8},
     }
-    results = {}
+    pairs = [("discover", "plain")]
+    if asked.learn:
+        every, updates = asked.learn_every, asked.learn_updates
+        lessons = {"learn": str(asked.learn.resolve()), "learn_every": every, "learn_updates": updates}
+        ways["lessons"] = ways["discover"] | lessons
+        pairs.append(("lessons", "discover"))
+    results: dict[str, Any] = {}
     for name in asked.only.split(","):
         sums = {}
         for way, options in ways.items():
@@ -97,9 +107,11 @@ def main() -> None:
             ]
             sums[way] = (sum(a for a, _ in runs), sum(r for _, r in runs))
             print(f"{name:14} {way:9} {sums[way][0]} accepted of {sums[way][1]} relaxed {runs}", flush=True)
-        middle, low_end, high_end = ratio(sums["discover"], sums["plain"])
-        print(f"{name:14} ratio {middle:.2f} ({low_end:.2f} to {high_end:.2f})", flush=True)
-        results[name] = {**sums, "ratio": middle, "interval": [low_end, high_end]}
+        results[name] = dict(sums)
+        for way, other in pairs:
+            middle, low_end, high_end = ratio(sums[way], sums[other])
+            print(f"{name:14} {way} over {other} {middle:.2f} ({low_end:.2f} to {high_end:.2f})", flush=True)
+            results[name][f"{way} over {other}"] = [middle, low_end, high_end]
     (asked.out / "yield.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -156,6 +156,9 @@ def test_it_refuses_what_cannot_be_learned(untrained, labelled, tmp_path) -> Non
 def test_few_labels_are_warned_about(untrained, labelled, tmp_path, capsys) -> None:
     tune(untrained, labelled, tmp_path / "run", ["band_gap"], "limits.max_epochs=1")
     assert "only 16 training crystals carry band_gap" in capsys.readouterr().err
+    # What the base follows already, few labels do not teach anew.
+    tune(tmp_path / "run" / "last", labelled, tmp_path / "further", ["band_gap"], "limits.max_epochs=1")
+    assert "training crystals carry" not in capsys.readouterr().err
 
 
 def test_impossible_labels_are_excluded_by_rule(labelled) -> None:

@@ -27,11 +27,12 @@ def bundled_models() -> dict[str, Path]:
 
 def models_that_follow(name: str) -> list[str]:
     """The bundled models that are conditioned on a property."""
-    return [
-        model
-        for model, folder in bundled_models().items()
-        if any(c.get("name") == name for c in read_config(folder).get("network", {}).get("conditions", ()))
-    ]
+    return [model for model, folder in bundled_models().items() if name in followed(folder)]
+
+
+def followed(folder: Path) -> tuple[str, ...]:
+    """The properties that the model in a folder is conditioned on."""
+    return tuple(c.get("name", "") for c in read_config(folder).get("network", {}).get("conditions", ()))
 
 
 def find_model(name_or_folder: str | Path) -> Path:

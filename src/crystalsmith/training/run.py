@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from crystalsmith.checkpoints.find import find_model
+from crystalsmith.checkpoints.find import find_model, followed
 from crystalsmith.checkpoints.model import Model
 from crystalsmith.checkpoints.store import read_config
 from crystalsmith.errors import InputError
@@ -184,6 +184,7 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
         dataset.require_labels()
         coverage = dataset.coverage
     model = build_model(recipe, dataset.manifest, coverage)
+    known = () if recipe.base is None else followed(find_model(recipe.base))
     with (
         matmul_precision("high" if recipe.hardware.precision == "tf32" else "highest"),
         Console(quiet or fabric.global_rank != 0) as console,
@@ -196,7 +197,7 @@ def _session(fabric: Any, data: Path, out: Path, recipe: Recipe, resume: bool, q
         )
         for seen in coverage.values():
             console.say(seen.sentence())
-            if seen.count < FEW_LABELS and fabric.global_rank == 0:
+            if seen.count < FEW_LABELS and fabric.global_rank == 0 and seen.name not in known:
                 print(
                     f"Warning: only {seen.count:,} training crystals carry {seen.name}; below {FEW_LABELS:,} "
                     "a model learns to follow it poorly.",
