@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from crystalsmith.models import DEFAULT_CSP
+
 PROTOTYPES = {
     # name: space group, (a, b, c, alpha, beta, gamma), fractional coordinates of one atom of each orbit
     "rocksalt": (225, (5.6, 5.6, 5.6, 90, 90, 90), [(0, 0, 0), (0.5, 0.5, 0.5)]),
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--potential", default="7net-0")
-    parser.add_argument("--model", default="mp20-csp")
+    parser.add_argument("--model", default=DEFAULT_CSP)
     parser.add_argument("--only", default="")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--jobs", type=int, default=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalsmith.errors import InputError, spoken
+from crystalsmith.models import DEFAULT_CSP
 from crystalsmith.results import (
     Discovery,
     Exported,
@@ -189,7 +190,7 @@ def predict_structure(
     *,
     samples: int = 32,
     formula_units: str | int | None = None,
-    model: str | Path | Trained = "mp20-csp",
+    model: str | Path | Trained = DEFAULT_CSP,
     potential: str = "7net-0",
     reference: str | Path | Known | None = None,
     seed: int = 0,

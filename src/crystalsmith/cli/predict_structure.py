@@ -9,6 +9,7 @@ import typer
 
 from crystalsmith.cli import _options as options
 from crystalsmith.cli._shared import EngineOption, RayOption, examples, model_names, print_json
+from crystalsmith.models import DEFAULT_CSP
 
 EPILOG = examples(
     "crystalsmith predict-structure LiCoO2 --samples 32 --potential 7net-0",
@@ -27,7 +28,7 @@ def predict_structure(
             metavar="N|LOW-HIGH", help="Formula units per cell.", show_default="those of known crystals of such counts"
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="A bundled model or a folder.", autocompletion=model_names)] = "mp20-csp",
+    model: Annotated[str, typer.Option(help="A bundled model or a folder.", autocompletion=model_names)] = DEFAULT_CSP,
     potential: Annotated[str, typer.Option(help="7net-0, 7net-l3i5, chgnet, or module:factory.")] = "7net-0",
     reference: Annotated[
         Path | None, typer.Option(help="Known crystals and their hull: says which structures are known.")

@@ -27,7 +27,7 @@ def train(
     recipe: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file, or the name of a recipe of the package: mp20-tiny, mp20-csp, published, ...",
+            help="YAML file, or the name of a recipe of the package: mp20-tiny, taught-csp, published, ...",
             show_default="the published hyper-parameters",
             autocompletion=recipe_names,
         ),

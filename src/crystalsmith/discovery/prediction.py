@@ -18,8 +18,7 @@ from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.engine.run import Engine
 from crystalsmith.errors import InputError
 from crystalsmith.generation.rules import parse_formula
-
-MODEL = "mp20-csp"
+from crystalsmith.models import DEFAULT_CSP
 
 
 def predict_structure(
@@ -28,7 +27,7 @@ def predict_structure(
     *,
     samples: int = 32,
     units: str | None = None,
-    model: str = MODEL,
+    model: str = DEFAULT_CSP,
     potential: str = "7net-0",
     reference: Path | None = None,
     seed: int = 0,

@@ -2,3 +2,6 @@
 
 DEFAULT = "taught-tiny"
 """What generates where no model is named."""
+
+DEFAULT_CSP = "taught-csp"
+"""What predicts structures of given compositions where no model is named."""
