@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from tests.evaluation.conftest import metals
+from tests.evaluation.conftest import metals, results
 
 from crystalsmith.formats import extxyz_frame
 
@@ -120,16 +118,6 @@ def test_evaluate(cluster: Any, tmp_path: Path) -> None:
         cluster, lambda: lines(many / "relaxed.jsonl"), (4, 16), 60, "evaluate", crystals, "--out", many, *asked
     )
     assert results(many) == results(one)
-
-
-def results(out: Path) -> tuple[str, list[dict[str, str]], str]:
-    """What an evaluation found, without the times that it took."""
-    found = json.loads((out / "metrics.json").read_text())["metrics"]
-    for timed in ("efficiency", "seconds_per_crystal"):
-        found.pop(timed)
-    with (out / "crystals.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
-    return json.dumps(found, indent=1), rows, (out / "relaxed.extxyz").read_text()
 
 
 def test_prepare(cluster: Any, tmp_path: Path) -> None:

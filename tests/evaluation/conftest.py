@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,6 @@ def write_hull(path: Path, energies: dict[str, float] = ENERGIES) -> Path:
 @pytest.fixture(scope="session")
 def reference_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A reference of rock salt, KCl and MgO with a hull of all the energies and elemental energies of zero."""
-    import json
 
     from crystalsmith.evaluation.reference.build import build_reference
 
@@ -76,6 +76,16 @@ def metals() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     }
 
 
+def results(out: Path) -> tuple[str, list[dict], str]:
+    """What an evaluation found, without the times that it took."""
+    found = json.loads((out / "metrics.json").read_text())["metrics"]
+    for timed in ("efficiency", "seconds_per_crystal"):
+        found.pop(timed)
+    with (out / "crystals.csv").open(newline="") as file:
+        rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+    return json.dumps(found, indent=1), rows, (out / "relaxed.extxyz").read_text()
+
+
 def emt_energy(arrays) -> float:
     """eV/atom by the effective medium theory."""
     from ase import Atoms
@@ -93,7 +103,6 @@ GOLD_ERROR = 0.2
 @pytest.fixture
 def metal_reference(tmp_path: Path) -> Path:
     """The metals with labels that differ from EMT by a planted error for gold, and CuAu3, which has no structure."""
-    import json
 
     from crystalsmith.evaluation.reference.build import build_reference
     from crystalsmith.evaluation.reference.known import formula_text

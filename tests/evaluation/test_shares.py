@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.evaluation.conftest import CORNERS, FCC, metals
+from tests.evaluation.conftest import CORNERS, FCC, metals, results
 from typer.testing import CliRunner
 
 from crystalsmith.cli.main import app
@@ -57,16 +56,6 @@ def crystals(tmp_path) -> Path:
 @pytest.fixture
 def options(metal_reference) -> Options:
     return Options(reference=metal_reference, relaxation=Relaxation(EMT, "pbe"), request=Request(bulk_modulus=True))
-
-
-def results(out: Path) -> tuple[str, list[dict], str]:
-    """What an evaluation found, without the times that it took."""
-    found = json.loads((out / "metrics.json").read_text())["metrics"]
-    for timed in ("efficiency", "seconds_per_crystal"):
-        found.pop(timed)
-    with (out / "crystals.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
-    return json.dumps(found, indent=1), rows, (out / "relaxed.extxyz").read_text()
 
 
 def share(options: Options, k: int, n: int) -> Options:

@@ -26,6 +26,14 @@ RayOption = Annotated[
     typer.Option(help="Address of the Ray cluster, as auto or ray://head:10001.", show_default="this machine alone"),
 ]
 
+PotentialJobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Worker processes for the potential; the most actors of a cluster.",
+        show_default="1; with ray as many as the cluster has room for",
+    ),
+]
+
 EXIT_INPUT, EXIT_INTERRUPT = 2, 130
 
 

@@ -9,7 +9,7 @@ import typer
 
 from crystalsmith.cli import _options as options
 from crystalsmith.cli._options import RULES
-from crystalsmith.cli._shared import EngineOption, RayOption, examples, print_json
+from crystalsmith.cli._shared import EngineOption, PotentialJobs, RayOption, examples, print_json
 
 EPILOG = examples(
     "crystalsmith discover out --want 20 --reference refs/mp",
@@ -136,13 +136,7 @@ def discover(
     ] = None,
     corrections: Annotated[str | None, typer.Option(help="Correction scheme of these energies.")] = None,
     device: options.Device = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Worker processes for the potential; the most actors of a cluster.",
-            show_default="1; with ray as many as the cluster has room for",
-        ),
-    ] = None,
+    jobs: PotentialJobs = None,
     engine: EngineOption = "local",
     ray_address: RayOption = None,
     as_json: options.AsJson = False,

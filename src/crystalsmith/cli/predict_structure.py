@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crystalsmith.cli import _options as options
-from crystalsmith.cli._shared import EngineOption, RayOption, examples, model_names, print_json
+from crystalsmith.cli._shared import EngineOption, PotentialJobs, RayOption, examples, model_names, print_json
 from crystalsmith.models import DEFAULT_CSP
 
 EPILOG = examples(
@@ -37,13 +37,7 @@ def predict_structure(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.", show_default="the model's")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     device: options.Device = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            help="Worker processes for the potential; the most actors of a cluster.",
-            show_default="1; with ray as many as the cluster has room for",
-        ),
-    ] = None,
+    jobs: PotentialJobs = None,
     engine: EngineOption = "local",
     ray_address: RayOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ranking as JSON.")] = False,

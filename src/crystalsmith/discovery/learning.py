@@ -219,7 +219,7 @@ def facts_of_data(wish: Wish) -> dict[str, Any]:
     from crystalsmith.data.dataset import read_manifest
     from crystalsmith.training.run import fingerprint
 
-    return {"data": fingerprint(read_manifest(Path(wish.learn)))} if wish.learn else {}
+    return {"data": fingerprint(read_manifest(Path(wish.learn)))}
 
 
 def _begun(folder: Path, recipe: Recipe, data: Path) -> bool:

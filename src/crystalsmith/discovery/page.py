@@ -10,7 +10,7 @@ from crystalsmith.discovery.archive import funnel, ranked, row_of
 from crystalsmith.discovery.bandit import Posterior
 from crystalsmith.discovery.candidate import Candidate, State
 from crystalsmith.discovery.ledger import Folder
-from crystalsmith.discovery.lessons import changed, taught
+from crystalsmith.discovery.lessons import Taught, changed, taught
 from crystalsmith.discovery.proposals import FACTORS, outcomes_of
 from crystalsmith.discovery.wish import Limits, Wish
 from crystalsmith.elements import SYMBOLS
@@ -66,13 +66,14 @@ def page(
     columns = [n for n in dict.fromkeys(names) if any(row.get(n) not in (None, "") for row in table)] or list(SHOWN)
     numeric = [n for n in columns if any(isinstance(r.get(n), float) for r in table) and n not in LAST]
     asked = [n for n in properties if n in numeric and n != "energy_above_hull"]
+    models = taught(state, wish.hull_limit)
     payload = {
         "symbols": SYMBOLS,
-        "summary": _summary(wish, state, limits, why),
+        "summary": _summary(wish, state, limits, why, changed(models)),
         "funnel": _funnel(state),
         "factors": _factors(state),
         "yield": _yield(state),
-        "lessons": lessons(state, wish.hull_limit),
+        "lessons": _lessons(state, models),
         "columns": columns,
         "rows": [[rounded(row.get(n)) for n in columns] for row in table],
         "more": [_more(c) for c in shown],
@@ -99,7 +100,7 @@ def _shown(state: State) -> list[Candidate]:
     return [*best, *rest][:MOST_ROWS]
 
 
-def _summary(wish: Wish, state: State, limits: Limits, why: str) -> list[list[str]]:
+def _summary(wish: Wish, state: State, limits: Limits, why: str, told: str) -> list[list[str]]:
     status = f"over: {why}" if why else "going on"
     wanted = {
         "accepted": (len(state.accepted), limits.want),
@@ -113,7 +114,6 @@ def _summary(wish: Wish, state: State, limits: Limits, why: str) -> list[list[st
     said = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in wish.steering.items()}
     rules = [f"{k.replace('_', ' ')} {v}" for k, v in said.items()]
     rows += [["rules", "; ".join(rules) or "none"], ["way", "plain" if wish.plain else "ranked and learning"]]
-    told = changed(taught(state, wish.hull_limit))
     return [*rows, ["lessons", f"{len(state.lessons)}; {told}"]] if told else rows
 
 
@@ -141,10 +141,10 @@ def _factors(state: State) -> list[list[Any]]:
     return rows
 
 
-def lessons(state: State, limit: float | None) -> list[list[Any]]:
+def _lessons(state: State, models: Sequence[Taught]) -> list[list[Any]]:
     """For the model as it began and after each lesson: what it was shown, and what came of what it proposed."""
     rows = []
-    for one in taught(state, limit):
+    for one in models:
         shown = state.lessons[one.lesson - 1].facts if one.lesson else {}
         low, high = wilson(one.accepted, one.relaxed)
         share = f"{one.accepted / one.relaxed:.0%} ({low:.0%} to {high:.0%})" if one.relaxed else ""

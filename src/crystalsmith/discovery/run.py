@@ -169,13 +169,12 @@ def _loop(folder: Folder, device: str, engine: Engine, stop: Any) -> Loop:
     if reference is not None and reference.num_structures and not wish.plain:
         known = Known(reference, _space_groups(wish))
     place = choose_device(device)
-    state = folder.state()
     teacher: Teacher | None = None
     proposer = model
     if wish.learn:
         source = str(folder.manifest["model"]["source"])
         teacher = Teacher(folder.path, wish, source, model, reference, allowed, place)
-        if state.lessons:
+        if (state := folder.state()).lessons:
             proposer = teacher.load(state)
     settings = Relaxation(
         potential=wish.potential,
